@@ -1,0 +1,319 @@
+"""Resolves host names to addresses through configured servers, with a cache; says apart what is a fact and what is not.
+
+"There is no such name" and "it has no address" are facts about the name. A timeout or SERVFAIL is none: try later.
+It never asks a server it was not given and never tells a name in an exception.
+"""
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from ipaddress import ip_address
+
+from geo.address import IPAddress
+from geo.dnstransport import DnsTransport, NoReplyError, Server
+from geo.dnswire import (
+    AAAA,
+    CHAIN_MAX,
+    A,
+    Absent,
+    Broken,
+    Found,
+    Labels,
+    Step,
+    labels_of,
+    question_of,
+    read_reply,
+    text_of,
+)
+
+_Question = tuple[Labels, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The name has addresses; `chain` are the alias targets in order.
+
+    `partial` is the reason why the other address type could not be asked, when it could not.
+    """
+
+    addresses: tuple[IPAddress, ...]
+    chain: tuple[str, ...]
+    ttl_s: int
+    server: str
+    partial: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NoSuchName:
+    """Fact: the name does not exist (NXDOMAIN for both types)."""
+
+    chain: tuple[str, ...]
+    ttl_s: int
+    server: str
+
+
+@dataclass(frozen=True, slots=True)
+class NoAddress:
+    """Fact: the name has no address; `reason` is `no-data`, `cname-loop` or `cname-too-long`."""
+
+    chain: tuple[str, ...]
+    ttl_s: int
+    server: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class TemporaryFailure:
+    """No fact: try again later; `reason` is a token (`timeout`, `servfail`, `refused`, `lame`, ...)."""
+
+    reason: str
+    server: str
+
+
+Outcome = Answer | NoSuchName | NoAddress | TemporaryFailure
+
+
+@dataclass(frozen=True, slots=True)
+class ResolverLimits:
+    """Bounds of a resolver. Times in seconds."""
+
+    timeout_s: float = 2.0  # of one try at one server
+    rounds: int = 2  # through all servers
+    lookup_timeout_s: float = 20.0  # of a whole lookup, aliases included
+    names_in_flight_max: int = 256
+    cache_entries_max: int = 200_000  # one a name and type
+    ttl_min_s: int = 1
+    ttl_max_s: int = 3_600
+    negative_ttl_max_s: int = 900
+    failure_ttl_s: int = 5  # RFC 9520 3.2: failures are cached, between 1 s and 5 min
+    slow_server_s: float = 30.0  # a server that did not reply is asked last for so long
+    ports_per_server: int = 8
+    port_queries_max: int = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class _Missing:
+    question: _Question
+
+
+class Resolver:
+    """Stub resolver over `servers`, (address, port) each, asked in this order. Used from one event loop."""
+
+    def __init__(
+        self, servers: Sequence[Server], *, now_s: Callable[[], float], limits: ResolverLimits | None = None
+    ) -> None:
+        """`now_s` is the clock of the cache, in seconds.
+
+        Raises:
+            ValueError: there is no server, or one is not an IP address and a port.
+        """
+        self._limits = limits or ResolverLimits()
+        self._servers = tuple(_checked(server) for server in servers)
+        if not self._servers:
+            raise ValueError("a resolver needs at least one DNS server")
+        self._now_s = now_s
+        self._transport = DnsTransport(
+            ports_per_server=self._limits.ports_per_server, port_queries_max=self._limits.port_queries_max
+        )
+        self._slots = asyncio.Semaphore(self._limits.names_in_flight_max)
+        self._cache: OrderedDict[_Question, tuple[float, Step]] = OrderedDict()
+        self._asking: dict[_Question, asyncio.Task[Step]] = {}
+        self._slow_until: dict[Server, float] = {}
+
+    @property
+    def names_in_flight_max(self) -> int:
+        """How many names are worked on at once; more wait."""
+        return self._limits.names_in_flight_max
+
+    def cached(self, name: str) -> Outcome | None:
+        """What is known about a name without asking anybody, or None."""
+        labels = labels_of(name)
+        v4 = self._walk(labels, A, {})
+        if isinstance(v4, _Missing):
+            return None
+        v6 = self._walk(labels, AAAA, {})
+        return None if isinstance(v6, _Missing) else _combine(v4, v6)
+
+    async def lookup(self, name: str) -> Outcome:
+        """All addresses of a name as `geo.host.parse_host` gives it. Never raises for what servers do."""
+        known = self.cached(name)
+        if known is not None:
+            return known
+        try:
+            async with self._slots, asyncio.timeout(self._limits.lookup_timeout_s):
+                return await self._lookup(labels_of(name))
+        except TimeoutError:
+            return TemporaryFailure("timeout", _server_text(self._servers[0]))
+
+    def strays(self) -> int:
+        """Datagrams received that answered nothing that was asked: a count that grows is a sign of forgery."""
+        return self._transport.strays()
+
+    async def close(self) -> None:
+        """Give up what is in flight and close the sockets."""
+        tasks = list(self._asking.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._transport.close()
+
+    async def _lookup(self, labels: Labels) -> Outcome:
+        # Steps of this lookup, cached or not: an answer of TTL 0 still counts for the lookup that asked.
+        fresh: dict[_Question, Step] = {}
+        while True:
+            v4, v6 = self._walk(labels, A, fresh), self._walk(labels, AAAA, fresh)
+            if not isinstance(v4, _Missing) and not isinstance(v6, _Missing):
+                return _combine(v4, v6)
+            tasks = {walk.question: self._ask_shared(walk.question) for walk in (v4, v6) if isinstance(walk, _Missing)}
+            await asyncio.wait(tasks.values())  # which leaves the tasks running when this lookup is given up
+            fresh.update({question: _step_of(task) for question, task in tasks.items()})
+
+    def _walk(self, labels: Labels, rdtype: int, fresh: dict[_Question, Step]) -> Outcome | _Missing:
+        """Follow the aliases through what is known, to an outcome for one type or to the question that is open."""
+        chain: list[Labels] = []
+        ttls: list[int] = []
+        name = labels
+        while True:
+            step = fresh.get((name, rdtype)) or self._from_cache((name, rdtype))
+            if step is None:
+                return _Missing((name, rdtype))
+            if isinstance(step, Broken):
+                return TemporaryFailure(step.reason, step.server)
+            chain.extend(step.chain)
+            ttls.append(step.ttl_s or 0)
+            outcome = _outcome_of(step, labels, chain, min(ttls))
+            if outcome is not None:
+                return outcome
+            name = chain[-1]
+
+    def _from_cache(self, question: _Question) -> Step | None:
+        entry = self._cache.get(question)
+        if entry is None:
+            return None
+        if entry[0] <= self._now_s():
+            del self._cache[question]
+            return None
+        self._cache.move_to_end(question)
+        return entry[1]
+
+    def _keep(self, question: _Question, step: Step) -> None:
+        limits = self._limits
+        if isinstance(step, Broken):
+            ttl = limits.failure_ttl_s
+        elif step.ttl_s is None:
+            return  # RFC 2308 5: a negative answer without SOA is not cached
+        else:
+            top = limits.negative_ttl_max_s if isinstance(step, Absent) else limits.ttl_max_s
+            ttl = min(max(step.ttl_s, limits.ttl_min_s), top)
+        self._cache[question] = (self._now_s() + ttl, step)
+        self._cache.move_to_end(question)
+        while len(self._cache) > limits.cache_entries_max:
+            self._cache.popitem(last=False)
+
+    def _ask_shared(self, question: _Question) -> asyncio.Task[Step]:
+        task = self._asking.get(question)
+        if task is None:
+            task = asyncio.get_running_loop().create_task(self._ask_and_keep(question))
+            self._asking[question] = task
+        return task
+
+    async def _ask_and_keep(self, question: _Question) -> Step:
+        try:
+            step = await self._ask(question)
+            self._keep(question, step)
+            return step
+        finally:
+            del self._asking[question]
+
+    async def _ask(self, question: _Question) -> Step:
+        labels, rdtype = question
+        wire = question_of(labels, rdtype)
+        step: Step = Broken("timeout", server=_server_text(self._servers[0]))
+        for _ in range(self._limits.rounds):
+            for server in self._by_health():
+                try:
+                    step = await self._ask_one(server, wire, labels, rdtype)
+                except NoReplyError as error:
+                    self._slow_until[server] = self._now_s() + self._limits.slow_server_s
+                    step = Broken(error.reason)
+                else:
+                    self._slow_until.pop(server, None)
+                step = replace(step, server=_server_text(server))
+                if not isinstance(step, Broken):
+                    return step
+        return step
+
+    async def _ask_one(self, server: Server, wire: bytes, labels: Labels, rdtype: int) -> Step:
+        timeout_s = self._limits.timeout_s
+        reply = await self._transport.ask(server, wire, edns=True, timeout_s=timeout_s)
+        step = read_reply(reply, labels, rdtype)
+        if isinstance(step, Broken) and step.retry_plain:
+            reply = await self._transport.ask(server, wire, edns=False, timeout_s=timeout_s)
+            step = read_reply(reply, labels, rdtype)
+        if isinstance(step, Broken) and step.truncated:
+            reply = await self._transport.ask_tcp(server, wire, timeout_s=timeout_s)
+            step = read_reply(reply, labels, rdtype)
+        return step
+
+    def _by_health(self) -> Iterable[Server]:
+        now = self._now_s()
+        return sorted(self._servers, key=lambda server: self._slow_until.get(server, now) > now)
+
+
+def _outcome_of(step: Step, labels: Labels, chain: list[Labels], ttl_s: int) -> Outcome | None:
+    """What the last step of a walk means, or None when its alias has to be followed."""
+    links = tuple(text_of(link) for link in chain)
+    if len({labels, *chain}) != len(chain) + 1:
+        return NoAddress(links, ttl_s, step.server, "cname-loop")
+    if len(chain) > CHAIN_MAX:
+        return NoAddress(links, ttl_s, step.server, "cname-too-long")
+    match step:
+        case Found(addresses=addresses):
+            return Answer(addresses, links, ttl_s, step.server)
+        case Absent(no_such_name=True):
+            return NoSuchName(links, ttl_s, step.server)
+        case Absent():
+            return NoAddress(links, ttl_s, step.server, "no-data")
+    return None
+
+
+def _step_of(task: asyncio.Task[Step]) -> Step:
+    # A task is cancelled only when the resolver closes under a lookup.
+    return Broken("closed") if task.cancelled() else task.result()
+
+
+def _combine(v4: Outcome, v6: Outcome) -> Outcome:
+    """One outcome of the two types. Nothing is stated as a fact unless both questions were answered."""
+    if isinstance(v4, Answer) and isinstance(v6, Answer):
+        chain = v4.chain if len(v4.chain) >= len(v6.chain) else v6.chain
+        addresses = (*sorted(v4.addresses), *sorted(v6.addresses))
+        return Answer(addresses, chain, min(v4.ttl_s, v6.ttl_s), v4.server)
+    for one, other in ((v4, v6), (v6, v4)):
+        if isinstance(one, Answer):
+            partial = other.reason if isinstance(other, TemporaryFailure) else None
+            return replace(one, addresses=tuple(sorted(one.addresses)), partial=partial)
+    for outcome in (v4, v6):
+        if isinstance(outcome, TemporaryFailure):
+            return outcome
+    # "No such name" for one type and "no data" for the other contradict; the weaker statement is kept.
+    for outcome in (v4, v6):
+        if isinstance(outcome, NoAddress):
+            return outcome
+    return v4
+
+
+def _checked(server: Server) -> Server:
+    host, port = server
+    try:
+        address = ip_address(host)
+    except ValueError:
+        raise ValueError("a DNS server is given as an IP address and a port, not by name") from None
+    if not 0 < port <= 65535:  # noqa: PLR2004 (the port range)
+        raise ValueError("the port of a DNS server is between 1 and 65535")
+    return str(address), port
+
+
+def _server_text(server: Server) -> str:
+    host, port = server
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

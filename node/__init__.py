@@ -1,0 +1,1 @@
+"""The program, run in one of its roles."""

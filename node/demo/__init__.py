@@ -1,0 +1,1 @@
+"""The two-minute network on one machine: hotlines, their databases and a DNS server."""

@@ -1,0 +1,1 @@
+"""Role 1: the national node."""

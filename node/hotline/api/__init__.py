@@ -1,0 +1,1 @@
+"""JSON in: intake, items, peer protocol, health."""

@@ -1,0 +1,243 @@
+"""Delivers one peer's stream: batches under signed checkpoints, a few in flight, in order; stores verified receipts.
+
+Never drops anything: whatever fails, the records stay in the outbox and the cursor where it was.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Protocol
+
+from node.hotline.domain.delivery import BackOff, BatchAnswer, Problem, Rewind, Shrink, decide
+from node.hotline.store import contacts, outbound
+from node.hotline.store.vault import Vault
+from node.platform.database import Database
+from protocol.batch import encode_batch
+from protocol.checkpoint import Checkpoint, StreamId
+from protocol.cosignature import sign_checkpoint, verify_checkpoint, verify_cosignature
+from protocol.directory import Directory, NodeEntry
+from protocol.keys import KeyUse, PublicKey, SignatureInvalid, SigningKey
+from protocol.merkle import Edge
+from protocol.errors import ProtocolError
+from protocol.note import parse_note
+
+#: After a problem with the size of a batch it grows back by this factor with every receipt.
+_GROWTH = 2
+
+
+class PutBatch(Protocol):
+    """The gateway's door: send one batch and return the verified answer; never raises for a peer's fault."""
+
+    async def __call__(self, peer: NodeEntry, epoch: int, first_index: int, body: bytes) -> BatchAnswer:
+        """PUT the batch to the peer's inbox."""
+
+
+class Watch(Protocol):
+    """Told what happened, for metrics and the log."""
+
+    def receipted(self, peer: str, records: int) -> None:
+        """A receipt for `records` more records is stored."""
+
+    def failed(self, peer: str, problem: Problem, *, alarm: bool) -> None:
+        """A batch was not taken."""
+
+
+@dataclass(slots=True)
+class _InFlight:
+    """One batch on its way."""
+
+    before: Edge
+    after: Edge
+    checkpoint: Checkpoint
+    answer: "asyncio.Task[BatchAnswer]"
+
+
+@dataclass(slots=True)
+class _Window:
+    """What is on its way to the peer, in order."""
+
+    sent: Edge
+    batch_records: int
+    flights: deque[_InFlight] = field(default_factory=deque)
+
+    def abandon(self, to: Edge) -> None:
+        """Forget what is in flight: the receiver answers repeats with their receipts."""
+        for flight in self.flights:
+            flight.answer.cancel()
+        self.flights.clear()
+        self.sent = to
+
+
+@dataclass(frozen=True, slots=True)
+class Sender:
+    """What this flow works with; one for each process."""
+
+    node_id: str
+    db: Database
+    vault: Vault
+    stream_keys: Sequence[SigningKey]
+    pool: Executor
+    put_batch: PutBatch
+    watch: Watch
+    clock_now: Callable[[], datetime]
+    draw: Callable[[], float]
+    batch_records_max: int
+    batch_bytes_max: int
+    batches_in_flight_max: int
+    backoff_base_s: float
+    backoff_cap_s: float
+
+    async def deliver(self, peer: NodeEntry, directory: Directory, stop: Callable[[], bool]) -> None:
+        """Send until everything is receipted, the peer has to be left alone, or `stop()` says so.
+
+        Batches already in flight when `stop()` turns true are waited for and their receipts stored.
+        """
+        async with self.db.transaction("deliver.read") as tx:
+            cursor = await outbound.cursor(tx, peer.id)
+        if cursor is None:
+            return
+        window = _Window(cursor.edge, self.batch_records_max)
+        acked = cursor.edge
+        while True:
+            if not stop():
+                await self._fill(window, peer, cursor)
+            if not window.flights:
+                return
+            flight = window.flights.popleft()
+            try:
+                answer = await flight.answer
+            except asyncio.CancelledError:
+                window.abandon(acked)
+                raise
+            problem = answer.problem
+            if answer.receipt is not None:
+                problem = await self._keep_receipt(peer, directory, cursor.stream, flight, answer.receipt)
+            if problem is None:
+                acked = flight.after
+                window.batch_records = min(self.batch_records_max, window.batch_records * _GROWTH)
+                continue
+            window.abandon(acked)
+            if not await self._react(peer, cursor, window, flight, problem, answer.clock_skew_s):
+                return
+            acked = window.sent
+
+    async def _fill(self, window: _Window, peer: NodeEntry, cursor: outbound.Cursor) -> None:
+        while len(window.flights) < self.batches_in_flight_max:
+            async with self.db.transaction("deliver.read") as tx:
+                rows = await outbound.read(
+                    tx, cursor.stream, window.sent.size, window.batch_records, self.batch_bytes_max
+                )
+            if not rows:
+                return
+            before = window.sent
+            after = before.extend([row.leaf_hash for row in rows])
+            checkpoint = Checkpoint(StreamId(self.node_id, peer.id, cursor.epoch).origin(), after.size, after.root())
+            body = await self._sign_and_frame(cursor.stream, checkpoint, rows)
+            sending = asyncio.create_task(_put(self.put_batch, peer, cursor.epoch, before.size, body))
+            window.flights.append(_InFlight(before, after, checkpoint, sending))
+            window.sent = after
+
+    async def _sign_and_frame(
+        self, stream: int, checkpoint: Checkpoint, rows: Sequence[outbound.StoredRecord]
+    ) -> bytes:
+        now_s = int(self.clock_now().timestamp())
+
+        def work() -> bytes:
+            note = sign_checkpoint(checkpoint, self.stream_keys, now_s=now_s)
+            records = [self.vault.open_record("outbox", stream, row.idx, row.sealed) for row in rows]
+            return encode_batch(note.to_bytes(), records)
+
+        return await asyncio.get_running_loop().run_in_executor(self.pool, work)
+
+    async def _keep_receipt(
+        self, peer: NodeEntry, directory: Directory, stream: int, flight: _InFlight, raw: bytes
+    ) -> Problem | None:
+        """Verify a receipt and store it with the new cursor; returns a Problem when it proves nothing."""
+        now = self.clock_now()
+        keys = directory.verification_keys(peer.id, KeyUse.RECEIPT, now)
+        try:
+            covered = await asyncio.get_running_loop().run_in_executor(
+                self.pool, _check_receipt, raw, f"{peer.id}/receipt", flight.checkpoint, keys
+            )
+        except (ProtocolError, SignatureInvalid, ValueError):
+            return Problem("bad-receipt")
+        if covered != flight.checkpoint:
+            # A repeat is answered with the receipt first given, for the cut of that time: its root must be ours.
+            problem = await self._check_other_cut(stream, peer, directory, raw, covered)
+            if problem is not None:
+                return problem
+        async with self.db.transaction("deliver.receipt") as tx:
+            await outbound.store_receipt(tx, stream, covered.size, raw, flight.after, now)
+            await contacts.reached(tx, peer.id, now)
+        self.watch.receipted(peer.id, flight.after.size - flight.before.size)
+        return None
+
+    async def _check_other_cut(
+        self, stream: int, peer: NodeEntry, directory: Directory, raw: bytes, covered: Checkpoint
+    ) -> Problem | None:
+        """Check a receipt for an earlier cut against our own records: signed by us, and the root our leaves have."""
+        async with self.db.transaction("deliver.read") as tx:
+            leaves = await outbound.leaf_hashes(tx, stream, covered.size)
+        if len(leaves) != covered.size or Edge.EMPTY.extend(leaves).root() != covered.root:
+            return Problem("bad-receipt")
+        ours = directory.verification_keys(self.node_id, KeyUse.STREAM, self.clock_now())
+        try:
+            verify_checkpoint(parse_note(raw), covered, ours)
+        except SignatureInvalid:
+            return Problem("bad-receipt")
+        return None
+
+    async def _react(
+        self,
+        peer: NodeEntry,
+        cursor: outbound.Cursor,
+        window: _Window,
+        flight: _InFlight,
+        problem: Problem,
+        clock_skew_s: int | None,
+    ) -> bool:
+        """Carry out the decision; tell whether to go on at once."""
+        async with self.db.transaction("deliver.read") as tx:
+            contact = await contacts.contact(tx, peer.id)
+            fresh = await outbound.cursor(tx, peer.id)
+        decision = decide(
+            problem,
+            failures=contact.failures,
+            batch_records=flight.after.size - flight.before.size,
+            next_index=cursor.next_index if fresh is None else fresh.next_index,
+            base_s=self.backoff_base_s,
+            cap_s=self.backoff_cap_s,
+            draw=self.draw,
+        )
+        alarm = isinstance(decision, BackOff) and decision.alarm
+        self.watch.failed(peer.id, problem, alarm=alarm)
+        if isinstance(decision, Shrink):
+            window.batch_records = decision.records
+            return True
+        now = self.clock_now()
+        delay_s = decision.seconds if isinstance(decision, BackOff) else 0.0
+        async with self.db.transaction("deliver.failed") as tx:
+            await contacts.failed(tx, peer.id, problem.code, now + timedelta(seconds=delay_s), clock_skew_s)
+            if isinstance(decision, Rewind):
+                leaves = await outbound.leaf_hashes(tx, cursor.stream, decision.index)
+                window.sent = Edge.EMPTY.extend(leaves)
+        return isinstance(decision, Rewind)
+
+
+async def _put(put_batch: PutBatch, peer: NodeEntry, epoch: int, first: int, body: bytes) -> BatchAnswer:
+    return await put_batch(peer, epoch, first, body)
+
+
+def _check_receipt(raw: bytes, name: str, sent: Checkpoint, keys: Sequence[PublicKey]) -> Checkpoint:
+    """Return the checkpoint the receipt covers; raises when it is not the peer's word or covers less than was sent."""
+    if not keys:
+        raise SignatureInvalid("the directory lists no receipt key for the peer")
+    note = parse_note(raw)
+    covered = Checkpoint.parse(note.text)
+    if covered.origin != sent.origin or covered.size < sent.size:
+        raise ValueError("the receipt covers something else")
+    verify_cosignature(note, covered, name, keys)
+    return covered

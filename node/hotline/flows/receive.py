@@ -1,0 +1,241 @@
+"""Takes a peer's batch: checks it in the numbered order of the specification, stores it and gives the receipt.
+
+Never looks into a record: what became of each one is said later by `node.hotline.flows.apply`, so a bad record cannot
+hold up the good ones behind it.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from datetime import datetime
+
+from node.hotline.store import contacts, inbound
+from node.hotline.store.vault import Vault
+from node.platform.database import Database, Transaction
+from node.platform.ids import new_id
+from protocol.batch import decode_batch
+from protocol.checkpoint import Checkpoint, StreamId
+from protocol.cosignature import cosign, verify_checkpoint
+from protocol.directory import Directory
+from protocol.errors import ProtocolError
+from protocol.keys import KeyUse, SignatureInvalid, SigningKey
+from protocol.merkle import Edge, leaf_hash
+from protocol.note import Note, parse_note
+
+#: The first epoch of every stream; a later one begins only with a recovery (a later version of HX/1).
+FIRST_EPOCH = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """A batch as it came: who signed the request, what the path says, the body."""
+
+    peer: str
+    keyid: str
+    nonce: str
+    iss: str
+    epoch: int
+    first_index: int
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """The answer: a receipt, byte for byte the stored one; `records` is how many were new."""
+
+    note: bytes
+    size: int
+    records: int
+
+
+@dataclass(frozen=True, slots=True)
+class Receiver:
+    """What this flow works with; one for each process."""
+
+    node_id: str
+    db: Database
+    vault: Vault
+    receipt_keys: Sequence[SigningKey]
+    pool: Executor
+    batch_records_max: int
+    clock_now: Callable[[], datetime]
+
+    async def receive(self, offer: Offer, directory: Directory) -> Receipt:
+        """Return the receipt once everything is committed; raises ProtocolError and stores nothing otherwise.
+
+        The numbers are those of docs/protocol.md, "Checking order". Steps 1 to 3 (size, request signature, digest)
+        are the door's (`node.hotline.api.peer`), steps 9 and on are said in outcomes.
+        """
+        # 4. Framing.
+        raw_note, records = decode_batch(offer.body)
+        if len(records) > self.batch_records_max:
+            raise ProtocolError(
+                "too-large", f"a batch holds at most {self.batch_records_max} records", extra={"credit": self.batch_records_max}
+            )
+        # 5. Checkpoint syntax and origin.
+        note, checkpoint = _open_checkpoint(raw_note, offer, self.node_id)
+        if checkpoint.size != offer.first_index + len(records):
+            raise ProtocolError("malformed", "the checkpoint's size is not the first index plus the records", field="size")
+        leaves = [leaf_hash(record) for record in records]
+        # The costly part of step 8, done before the stream is locked; its verdict counts in its place.
+        verdict = await self._signature_verdict(note, checkpoint, offer.peer, directory)
+        try:
+            async with self.db.transaction("receive.store") as tx:
+                return await self._store(tx, offer, note, checkpoint, records, leaves, verdict)
+        except _Contradiction as proof:
+            await self._keep_proof(offer, proof)
+            raise ProtocolError("equivocation", proof.sentence, extra={"size": proof.size}) from None
+
+    async def _signature_verdict(
+        self, note: Note, checkpoint: Checkpoint, peer: str, directory: Directory
+    ) -> ProtocolError | None:
+        """Return what step 8 has to say: keys known, of the right use and state, each with a valid signature."""
+        keys = directory.verification_keys(peer, KeyUse.STREAM, self.clock_now())
+        if not keys:
+            return ProtocolError("unknown-key", "the directory lists no stream key for the sender")
+        loop = asyncio.get_running_loop()
+        try:
+            await loop.run_in_executor(self.pool, verify_checkpoint, note, checkpoint, keys)
+        except SignatureInvalid:
+            return ProtocolError("bad-signature", "the checkpoint is not signed by every active stream key of the sender")
+        return None
+
+    async def _store(
+        self,
+        tx: Transaction,
+        offer: Offer,
+        note: Note,
+        checkpoint: Checkpoint,
+        records: Sequence[bytes],
+        leaves: Sequence[bytes],
+        verdict: ProtocolError | None,
+    ) -> Receipt:
+        now = self.clock_now()
+        if not await inbound.remember_nonce(tx, offer.keyid, offer.nonce, now):
+            raise ProtocolError("replay", "this request was answered before", field="nonce")
+        head = await self._lock(tx, offer)
+        # 6. First index against what is held.
+        if offer.first_index > head.edge.size:
+            raise ProtocolError(
+                "stream-gap", "records before the first index are missing here", extra={"expected": head.edge.size}
+            )
+        overlap = min(len(records), head.edge.size - offer.first_index)
+        await _compare_overlap(tx, head.id, offer.first_index, leaves[:overlap], note, checkpoint, verdict)
+        if overlap == len(records):
+            return await _repeat(tx, head.id, note, checkpoint, verdict)
+        # 7. The leaves extend the held edge to exactly the signed root.
+        edge = head.edge.extend(leaves[overlap:])
+        if edge.root() != checkpoint.root:
+            raise ProtocolError("root-mismatch", "the records do not lead to the signed root", field="root")
+        # 8. Checkpoint signatures.
+        if verdict is not None:
+            raise verdict
+        receipt = await self._cosign(note, checkpoint, now)
+        first_new = head.edge.size
+        seal = self.vault.seal_record
+        rows = [
+            (idx, leaf, seal("inbox", head.id, idx, record))
+            for idx, leaf, record in zip(
+                range(first_new, edge.size), leaves[overlap:], records[overlap:], strict=True
+            )
+        ]
+        await inbound.store_batch(tx, head, edge, rows, receipt, now)
+        await contacts.heard_from(tx, offer.peer, now)
+        await tx.notify("apply")
+        await tx.notify(f"received:{offer.peer}")
+        return Receipt(receipt, edge.size, len(rows))
+
+    async def _lock(self, tx: Transaction, offer: Offer) -> inbound.InboundHead:
+        head = await inbound.lock_stream(tx, offer.iss, offer.epoch)
+        if head is None and offer.epoch == FIRST_EPOCH:
+            await inbound.create_stream(tx, offer.iss, offer.epoch)
+            head = await inbound.lock_stream(tx, offer.iss, offer.epoch)
+        if head is None:
+            raise ProtocolError("malformed", "this epoch of the stream is not known here", field="epoch")
+        return head
+
+    async def _cosign(self, note: Note, checkpoint: Checkpoint, now: datetime) -> bytes:
+        def sign() -> bytes:
+            name = f"{self.node_id}/receipt"
+            return cosign(note, checkpoint, name, self.receipt_keys, now_s=int(now.timestamp())).to_bytes()
+
+        return await asyncio.get_running_loop().run_in_executor(self.pool, sign)
+
+    async def _keep_proof(self, offer: Offer, proof: "_Contradiction") -> None:
+        now = self.clock_now()
+        async with self.db.transaction("receive.equivocation") as tx:
+            await inbound.keep_equivocation(
+                tx, new_id(now), offer.peer, proof.origin, proof.size, proof.held, proof.offered, now
+            )
+
+
+class _Contradiction(Exception):  # noqa: N818 - a proof, not an error of ours
+    """The sender signed two stories; carries both checkpoints."""
+
+    def __init__(self, sentence: str, checkpoint: Checkpoint, held: bytes, offered: bytes) -> None:
+        super().__init__(sentence)
+        self.sentence = sentence
+        self.origin = checkpoint.origin
+        self.size = checkpoint.size
+        self.held = held
+        self.offered = offered
+
+
+def _open_checkpoint(raw_note: bytes, offer: Offer, node_id: str) -> tuple[Note, Checkpoint]:
+    """Step 5: the note parses, and its origin names the signer, us and the epoch of the path."""
+    try:
+        note = parse_note(raw_note)
+        checkpoint = Checkpoint.parse(note.text)
+        stream = StreamId.parse(checkpoint.origin)
+    except ValueError as error:
+        raise ProtocolError("malformed", f"the checkpoint cannot be read: {error}", field="checkpoint") from None
+    if stream.aud != node_id:
+        raise ProtocolError("wrong-audience", "the stream is not addressed to this node", field="origin")
+    if stream.iss != offer.peer or offer.iss != offer.peer:
+        raise ProtocolError("wrong-audience", "the stream is not the signer's own", field="origin")
+    if stream.epoch != offer.epoch:
+        raise ProtocolError("malformed", "the origin's epoch is not the path's", field="epoch")
+    return note, checkpoint
+
+
+async def _compare_overlap(
+    tx: Transaction,
+    stream: int,
+    first: int,
+    leaves: Sequence[bytes],
+    note: Note,
+    checkpoint: Checkpoint,
+    verdict: ProtocolError | None,
+) -> None:
+    """Compare a repeat leaf by leaf with what is held; another leaf at a held index is a second story."""
+    if not leaves:
+        return
+    held = await inbound.leaf_hashes(tx, stream, first, first + len(leaves))
+    for at, (ours, theirs) in enumerate(zip(held, leaves, strict=True), start=first):
+        if ours != theirs:
+            if verdict is not None:
+                raise verdict
+            batch = await inbound.batch_covering(tx, stream, at + 1)
+            raise _Contradiction("another record is held at this index", checkpoint, batch.receipt, note.to_bytes())
+
+
+async def _repeat(
+    tx: Transaction, stream: int, note: Note, checkpoint: Checkpoint, verdict: ProtocolError | None
+) -> Receipt:
+    """Answer what is held already: the same root at that size, and the stored receipt, byte for byte."""
+    if verdict is not None:
+        raise verdict
+    batch = await inbound.batch_covering(tx, stream, max(checkpoint.size, 1))
+    root = await _root_at(tx, stream, batch, checkpoint.size)
+    if root != checkpoint.root:
+        raise _Contradiction("another root was signed for this size", checkpoint, batch.receipt, note.to_bytes())
+    return Receipt(batch.receipt, batch.size, 0)
+
+
+async def _root_at(tx: Transaction, stream: int, batch: inbound.Held, size: int) -> bytes:
+    leaves = await inbound.leaf_hashes(tx, stream, batch.first, size)
+    edge: Edge = batch.edge_before.extend(leaves)
+    return edge.root()
+
+

@@ -1,0 +1,1 @@
+"""Every outbound connection of the national node."""

@@ -1,0 +1,68 @@
+"""Calls to peers: one batch out, one verified answer back. Never raises for what a peer does; never retries."""
+
+
+from node.clock import Clock, parse_rfc3339
+from node.hotline.domain.delivery import BatchAnswer, Problem
+from node.platform.httpclient import PeerAnswer, PeerAnswerInvalid, PeerClient, PeerUnreachable
+from protocol.directory import NodeEntry
+from protocol.problems import RemoteProblem, parse_problem
+
+BATCH_TYPE = "application/vnd.hx.batch"
+#: A receipt is a note with a few signatures; ML-DSA-44 makes each about 3.3 KB of base64.
+_RECEIPT_BYTES_MAX = 65_536
+
+
+class PeerGateway:
+    """The door to every peer's endpoints."""
+
+    def __init__(self, client: PeerClient, clock: Clock) -> None:
+        """Take the signing client."""
+        self._client = client
+        self._clock = clock
+
+    async def put_batch(self, peer: NodeEntry, epoch: int, first_index: int, body: bytes, own_id: str) -> BatchAnswer:
+        """PUT one batch to the peer's inbox and return its receipt or what went wrong."""
+        url = f"{peer.base_url.rstrip('/')}/peer/v1/inbox/{own_id}/{epoch}/{first_index}"
+        try:
+            answer = await self._client.request(
+                "PUT", url, peer_id=peer.id, body=body, content_type=BATCH_TYPE, answer_bytes_max=_RECEIPT_BYTES_MAX
+            )
+        except PeerUnreachable as error:
+            return BatchAnswer(None, Problem(f"unreachable-{error.kind}"))
+        except PeerAnswerInvalid as error:
+            return BatchAnswer(None, Problem(f"answer-{error.code}"))
+        if answer.status in {200, 201}:
+            return BatchAnswer(answer.body)
+        return self._refusal(answer)
+
+    def _refusal(self, answer: PeerAnswer) -> BatchAnswer:
+        remote = parse_problem(answer.body)
+        problem = Problem(
+            code=remote.code,
+            retry_after_s=_retry_after_s(answer.headers.get("retry-after")),
+            expected=_count(remote, "expected"),
+            credit=_count(remote, "credit"),
+        )
+        return BatchAnswer(None, problem, self._skew_s(remote) if remote.code == "clock-skew" else None)
+
+    def _skew_s(self, remote: RemoteProblem) -> int | None:
+        """Return how far the peer's clock is ahead of ours, in seconds."""
+        theirs = remote.extra.get("server_time")
+        if not isinstance(theirs, str):
+            return None
+        try:
+            return round((parse_rfc3339(theirs) - self._clock.now()).total_seconds())
+        except ValueError:
+            return None
+
+
+def _count(remote: RemoteProblem, member: str) -> int | None:
+    value = remote.extra.get(member)
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+
+
+def _retry_after_s(header: str | None) -> float | None:
+    """Return the delay of a Retry-After in seconds; its date form is not used by HX/1."""
+    return float(header) if header is not None and header.isdigit() and len(header) <= 6 else None  # noqa: PLR2004 - a million seconds is beyond any cap
+
+

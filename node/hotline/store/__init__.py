@@ -1,0 +1,1 @@
+"""The tables of the national node and every query on them."""

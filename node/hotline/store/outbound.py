@@ -1,0 +1,206 @@
+"""What we say to peers: outbound streams, their records, cursors and receipts. Decides nothing."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from node.platform.database import Transaction
+from protocol.merkle import Edge
+
+FIRST_EPOCH = 1
+
+
+@dataclass(frozen=True, slots=True)
+class StreamHead:
+    """A locked outbound stream: `next_index` is the index of the next record."""
+
+    id: int
+    peer: str
+    epoch: int
+    next_index: int
+
+
+@dataclass(frozen=True, slots=True)
+class OutboxRow:
+    """One record about to be appended."""
+
+    idx: int
+    record_id: UUID
+    item_id: UUID | None
+    type: str
+    leaf_hash: bytes
+    sealed: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Cursor:
+    """How far a stream has been receipted; `edge` is the log's edge at that size."""
+
+    stream: int
+    epoch: int
+    edge: Edge
+    next_index: int
+
+
+@dataclass(frozen=True, slots=True)
+class StoredRecord:
+    """One record of the outbox, still sealed."""
+
+    idx: int
+    leaf_hash: bytes
+    sealed: bytes
+
+
+async def lock_streams(tx: Transaction, peers: Sequence[str]) -> dict[str, StreamHead]:
+    """Lock the streams to `peers` until the transaction ends and return them, creating what is missing.
+
+    Always in the order of the peers' names, so that two transactions cannot wait for each other.
+    """
+    wanted = sorted(set(peers))
+    heads = await _select_heads(tx, wanted)
+    missing = [peer for peer in wanted if peer not in heads]
+    if missing:
+        await tx.execute(
+            "INSERT INTO outbound_streams (peer, epoch, next_index) SELECT peer, $2, 0 FROM unnest($1::text[]) AS peer "
+            "ON CONFLICT DO NOTHING",
+            missing,
+            FIRST_EPOCH,
+        )
+        await tx.execute(
+            "INSERT INTO delivery_cursors (stream, acked_size, acked_edge, outcome_size) "
+            "SELECT id, 0, ''::bytea, 0 FROM outbound_streams WHERE peer = ANY($1) ON CONFLICT DO NOTHING",
+            missing,
+        )
+        heads = await _select_heads(tx, wanted)
+    return heads
+
+
+async def _select_heads(tx: Transaction, peers: Sequence[str]) -> dict[str, StreamHead]:
+    rows = await tx.fetch(
+        "SELECT id, peer, epoch, next_index FROM outbound_streams WHERE peer = ANY($1) ORDER BY peer, epoch FOR UPDATE",
+        peers,
+    )
+    return {row["peer"]: StreamHead(row["id"], row["peer"], row["epoch"], row["next_index"]) for row in rows}
+
+
+async def append(tx: Transaction, head: StreamHead, rows: Sequence[OutboxRow], now: datetime) -> None:
+    """Append `rows` to a locked stream; their indices continue `head.next_index` without a gap."""
+    await tx.copy(
+        "outbox",
+        ("stream", "idx", "record_id", "item_id", "type", "leaf_hash", "record_enc", "created_at"),
+        [(head.id, row.idx, row.record_id, row.item_id, row.type, row.leaf_hash, row.sealed, now) for row in rows],
+    )
+    await tx.execute("UPDATE outbound_streams SET next_index = next_index + $2 WHERE id = $1", head.id, len(rows))
+
+
+async def cursor(tx: Transaction, peer: str) -> Cursor | None:
+    """Return how far our stream to `peer` (its newest epoch) has been receipted, or None without a stream."""
+    row = await tx.row(
+        "SELECT s.id, s.epoch, s.next_index, c.acked_size, c.acked_edge FROM outbound_streams s "
+        "JOIN delivery_cursors c ON c.stream = s.id WHERE s.peer = $1 ORDER BY s.epoch DESC LIMIT 1",
+        peer,
+    )
+    if row is None:
+        return None
+    edge = Edge.from_bytes(row["acked_size"], row["acked_edge"])
+    return Cursor(row["id"], row["epoch"], edge, row["next_index"])
+
+
+async def peers_with_backlog(tx: Transaction) -> list[str]:
+    """Return the peers for whom records wait."""
+    rows = await tx.fetch(
+        "SELECT DISTINCT s.peer FROM outbound_streams s JOIN delivery_cursors c ON c.stream = s.id "
+        "WHERE s.next_index > c.acked_size ORDER BY s.peer"
+    )
+    return [row["peer"] for row in rows]
+
+
+async def read(tx: Transaction, stream: int, first: int, records_max: int, bytes_max: int) -> list[StoredRecord]:
+    """Return the records from `first` on: at most `records_max` and about `bytes_max` bytes, at least one."""
+    rows = await tx.fetch(
+        "SELECT idx, leaf_hash, record_enc FROM outbox WHERE stream = $1 AND idx >= $2 ORDER BY idx LIMIT $3",
+        stream,
+        first,
+        records_max,
+    )
+    taken: list[StoredRecord] = []
+    total = 0
+    for row in rows:
+        total += len(row["record_enc"])
+        if taken and total > bytes_max:
+            break
+        taken.append(StoredRecord(row["idx"], row["leaf_hash"], row["record_enc"]))
+    return taken
+
+
+async def leaf_hashes(tx: Transaction, stream: int, size: int) -> list[bytes]:
+    """Return the first `size` leaf hashes of an outbound stream."""
+    rows = await tx.fetch("SELECT leaf_hash FROM outbox WHERE stream = $1 AND idx < $2 ORDER BY idx", stream, size)
+    return [row["leaf_hash"] for row in rows]
+
+
+async def store_receipt(
+    tx: Transaction, stream: int, size: int, note: bytes, acked: Edge, now: datetime
+) -> None:
+    """Keep a verified receipt for `size` and move the cursor to `acked`, which it covers; a repeat changes nothing."""
+    await tx.execute(
+        "INSERT INTO receipts (stream, size, note, received_at) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING",
+        stream,
+        size,
+        note,
+        now,
+    )
+    await tx.execute(
+        "UPDATE delivery_cursors SET acked_size = $2, acked_edge = $3 WHERE stream = $1 AND acked_size < $2",
+        stream,
+        acked.size,
+        acked.to_bytes(),
+    )
+
+
+async def receipt_covering(tx: Transaction, stream: int, idx: int) -> tuple[int, bytes] | None:
+    """Return (size, note) of the first receipt that covers `idx`, or None."""
+    row = await tx.row(
+        "SELECT size, note FROM receipts WHERE stream = $1 AND size > $2 ORDER BY size LIMIT 1", stream, idx
+    )
+    return None if row is None else (row["size"], row["note"])
+
+
+async def refuse(tx: Transaction, stream: int, refusals: Sequence[tuple[int, str, str]], now: datetime) -> None:
+    """Note single records (`idx`, code, detail) that the peer's outcome refused, and mark their items."""
+    await tx.execute(
+        "INSERT INTO outbox_refusals (stream, idx, code, detail, refused_at) "
+        "SELECT $1, r.idx, r.code, r.detail, $5 "
+        "FROM unnest($2::bigint[], $3::text[], $4::text[]) AS r(idx, code, detail) "
+        "ON CONFLICT DO NOTHING",
+        stream,
+        [row[0] for row in refusals],
+        [row[1] for row in refusals],
+        [row[2] for row in refusals],
+        now,
+    )
+    await tx.execute(
+        "UPDATE items SET state = 'refused', reason = r.code, updated_at = $4 "
+        "FROM outbox o JOIN unnest($2::bigint[], $3::text[]) AS r(idx, code) ON r.idx = o.idx "
+        "WHERE o.stream = $1 AND items.id = o.item_id AND items.state = 'sent'",
+        stream,
+        [row[0] for row in refusals],
+        [row[1] for row in refusals],
+        now,
+    )
+
+
+async def note_outcome(tx: Transaction, stream: int, size: int) -> None:
+    """Remember that the peer told the outcome of everything before `size`."""
+    await tx.execute(
+        "UPDATE delivery_cursors SET outcome_size = greatest(outcome_size, $2) WHERE stream = $1", stream, size
+    )
+
+
+async def stream_of(tx: Transaction, peer: str, epoch: int) -> StreamHead | None:
+    """Return our stream to `peer` of that epoch, unlocked."""
+    row = await tx.row(
+        "SELECT id, peer, epoch, next_index FROM outbound_streams WHERE peer = $1 AND epoch = $2", peer, epoch
+    )
+    return None if row is None else StreamHead(row["id"], row["peer"], row["epoch"], row["next_index"])

@@ -1,0 +1,26 @@
+"""How a qualification stands in its column: one JSON object. Judges nothing."""
+
+import msgspec
+
+from node.hotline.domain.assessment import Assessment
+
+_DECODER = msgspec.json.Decoder(Assessment)
+
+
+def to_column(assessment: Assessment | None) -> str | None:
+    """Return the column's JSON text, without the members that are not said."""
+    if assessment is None:
+        return None
+    members = {name: value for name, value in msgspec.to_builtins(assessment).items() if value is not None}
+    return msgspec.json.encode(members).decode()
+
+
+def from_column(text: str | None) -> Assessment | None:
+    """Return the qualification that the column holds."""
+    return None if text is None else _DECODER.decode(text)
+
+
+def is_illegal(text: str | None) -> bool:
+    """Tell whether the column holds a qualification as illegal."""
+    assessment = from_column(text)
+    return assessment is not None and assessment.illegal

@@ -1,0 +1,273 @@
+"""Every table of the national node, as SQLAlchemy metadata for migrations and queries; holds no query.
+
+What a stolen dump would hold is decided here: a column that ends in `_enc` is sealed (node.platform.fieldcrypto) with
+the row's identity as associated data; `url_digest` is keyed.
+"""
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql as pg
+
+metadata = sa.MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+_time = sa.DateTime(timezone=True)
+_hash = sa.LargeBinary()
+
+
+field_keys = sa.Table(
+    "field_keys",
+    metadata,
+    sa.Column("id", sa.SmallInteger, primary_key=True, autoincrement=False),
+    sa.Column("purpose", sa.Text, nullable=False),
+    sa.Column("wrapped", sa.LargeBinary, nullable=False),
+    sa.Column("master_id", sa.Text, nullable=False),
+    sa.Column("created_at", _time, nullable=False),
+    comment="Field and digest keys, each wrapped under the master key",
+)
+
+api_keys = sa.Table(
+    "api_keys",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("role", sa.Text, nullable=False),
+    sa.Column("secret_sha256", sa.LargeBinary, nullable=False),
+    sa.Column("created_at", _time, nullable=False),
+    sa.Column("revoked_at", _time),
+    comment="Keys of machines that call the API",
+)
+
+cases = sa.Table(
+    "cases",
+    metadata,
+    sa.Column("id", pg.UUID, primary_key=True),
+    sa.Column("submitter", sa.Text, nullable=False),
+    sa.Column("reference", sa.Text),
+    sa.Column("content_digest", _hash),
+    sa.Column("channel", sa.Text, nullable=False),
+    sa.Column("received_at", _time, nullable=False),
+    sa.Column("reported_at", _time),
+    sa.Column("referrer_enc", sa.LargeBinary),
+    sa.Column("note_enc", sa.LargeBinary),
+    sa.Column("reporter_enc", sa.LargeBinary),
+    sa.Column("site_type", sa.Text),
+    sa.Column("commerciality", sa.Text),
+    sa.Column("payment_methods", pg.ARRAY(sa.Text), nullable=False),
+    sa.Column("created_at", _time, nullable=False),
+    sa.UniqueConstraint("submitter", "reference"),
+    comment="One report: what came in together, from whom, when",
+)
+
+items = sa.Table(
+    "items",
+    metadata,
+    sa.Column("id", pg.UUID, primary_key=True),
+    sa.Column("case_id", pg.UUID, sa.ForeignKey("cases.id"), nullable=False, index=True),
+    sa.Column("kind", sa.Text, nullable=False),
+    sa.Column("page_id", pg.UUID),
+    sa.Column("url_enc", sa.LargeBinary, nullable=False),
+    sa.Column("normal_enc", sa.LargeBinary),
+    sa.Column("url_digest", _hash, nullable=False),
+    sa.Column("hashes", pg.JSONB),
+    sa.Column("duplicate_of", pg.UUID),
+    sa.Column("received_stream", sa.Integer),
+    sa.Column("received_idx", sa.BigInteger),
+    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("reason", sa.Text),
+    sa.Column("hosting_country", sa.CHAR(2)),
+    sa.Column("registered_country", sa.CHAR(2)),
+    sa.Column("assigned_country", sa.CHAR(2)),
+    sa.Column("assigned_node", sa.Text),
+    sa.Column("confidence", sa.SmallInteger),
+    sa.Column("verdict", sa.Text),
+    sa.Column("verdict_reasons", pg.ARRAY(sa.Text)),
+    sa.Column("evidence_enc", sa.LargeBinary),
+    sa.Column("located_at", _time),
+    sa.Column("qualification", pg.JSONB),
+    sa.Column("peer_qualification", pg.JSONB),
+    sa.Column("created_at", _time, nullable=False),
+    sa.Column("updated_at", _time, nullable=False),
+    sa.Index("ix_items_state", "state", "id", postgresql_where=sa.text("state NOT IN ('sent', 'duplicate', 'closed')")),
+    sa.Index("ix_items_duplicate_of", "duplicate_of", postgresql_where=sa.text("duplicate_of IS NOT NULL")),
+    comment="One URL: the unit that is located, qualified and routed",
+)
+
+url_identities = sa.Table(
+    "url_identities",
+    metadata,
+    sa.Column("url_digest", _hash, primary_key=True),
+    sa.Column("item_id", pg.UUID, nullable=False),
+    sa.Column("times_seen", sa.Integer, nullable=False),
+    comment="The first item of each URL, found by keyed digest",
+)
+
+location_queue = sa.Table(
+    "location_queue",
+    metadata,
+    sa.Column("item_id", pg.UUID, primary_key=True),
+    sa.Column("due_at", _time, nullable=False, index=True),
+    sa.Column("attempts", sa.SmallInteger, nullable=False),
+    comment="Items whose host is still to be located; due_at is also the lease of the worker that has it",
+)
+
+outbound_streams = sa.Table(
+    "outbound_streams",
+    metadata,
+    sa.Column("id", sa.Integer, sa.Identity(), primary_key=True),
+    sa.Column("peer", sa.Text, nullable=False),
+    sa.Column("epoch", sa.Integer, nullable=False),
+    sa.Column("next_index", sa.BigInteger, nullable=False),
+    sa.UniqueConstraint("peer", "epoch"),
+    comment="What we say to a peer: the locked row that gives out indices",
+)
+
+delivery_cursors = sa.Table(
+    "delivery_cursors",
+    metadata,
+    sa.Column("stream", sa.Integer, sa.ForeignKey("outbound_streams.id"), primary_key=True),
+    sa.Column("acked_size", sa.BigInteger, nullable=False),
+    sa.Column("acked_edge", sa.LargeBinary, nullable=False),
+    sa.Column("outcome_size", sa.BigInteger, nullable=False),
+    comment="How far a peer has receipted our stream, with the edge of the log at that size",
+)
+
+outbox = sa.Table(
+    "outbox",
+    metadata,
+    sa.Column("stream", sa.Integer, primary_key=True),
+    sa.Column("idx", sa.BigInteger, primary_key=True),
+    sa.Column("record_id", pg.UUID, nullable=False),
+    sa.Column("item_id", pg.UUID),
+    sa.Column("type", sa.Text, nullable=False),
+    sa.Column("leaf_hash", _hash, nullable=False),
+    sa.Column("record_enc", sa.LargeBinary, nullable=False),
+    sa.Column("created_at", _time, nullable=False),
+    sa.Index("ix_outbox_item_id", "item_id", postgresql_where=sa.text("item_id IS NOT NULL")),
+    comment="Records to a peer, append-only, in stream order",
+)
+
+outbox_refusals = sa.Table(
+    "outbox_refusals",
+    metadata,
+    sa.Column("stream", sa.Integer, primary_key=True),
+    sa.Column("idx", sa.BigInteger, primary_key=True),
+    sa.Column("code", sa.Text, nullable=False),
+    sa.Column("detail", sa.Text, nullable=False),
+    sa.Column("refused_at", _time, nullable=False),
+    comment="Single records a peer's outcome refused",
+)
+
+receipts = sa.Table(
+    "receipts",
+    metadata,
+    sa.Column("stream", sa.Integer, primary_key=True),
+    sa.Column("size", sa.BigInteger, primary_key=True),
+    sa.Column("note", sa.LargeBinary, nullable=False),
+    sa.Column("received_at", _time, nullable=False),
+    comment="Receipts of our stream, byte for byte as verified",
+)
+
+inbound_streams = sa.Table(
+    "inbound_streams",
+    metadata,
+    sa.Column("id", sa.Integer, sa.Identity(), primary_key=True),
+    sa.Column("peer", sa.Text, nullable=False),
+    sa.Column("epoch", sa.Integer, nullable=False),
+    sa.Column("size", sa.BigInteger, nullable=False),
+    sa.Column("edge", sa.LargeBinary, nullable=False),
+    sa.UniqueConstraint("peer", "epoch"),
+    comment="What a peer says to us: how far we hold it, with the edge of the log",
+)
+
+apply_cursors = sa.Table(
+    "apply_cursors",
+    metadata,
+    sa.Column("stream", sa.Integer, sa.ForeignKey("inbound_streams.id"), primary_key=True),
+    sa.Column("applied", sa.BigInteger, nullable=False),
+    comment="How far the records of a peer have been applied",
+)
+
+inbox = sa.Table(
+    "inbox",
+    metadata,
+    sa.Column("stream", sa.Integer, primary_key=True),
+    sa.Column("idx", sa.BigInteger, primary_key=True),
+    sa.Column("leaf_hash", _hash, nullable=False),
+    sa.Column("record_enc", sa.LargeBinary, nullable=False),
+    comment="Records of a peer, append-only, in stream order, as received",
+)
+
+inbox_refusals = sa.Table(
+    "inbox_refusals",
+    metadata,
+    sa.Column("stream", sa.Integer, primary_key=True),
+    sa.Column("idx", sa.BigInteger, primary_key=True),
+    sa.Column("code", sa.Text, nullable=False),
+    sa.Column("field", sa.Text),
+    sa.Column("detail", sa.Text, nullable=False),
+    sa.Column("refused_at", _time, nullable=False),
+    comment="Single records of a peer we refused, as our outcome said",
+)
+
+inbound_batches = sa.Table(
+    "inbound_batches",
+    metadata,
+    sa.Column("stream", sa.Integer, primary_key=True),
+    sa.Column("size", sa.BigInteger, primary_key=True),
+    sa.Column("first", sa.BigInteger, nullable=False),
+    sa.Column("edge_before", sa.LargeBinary, nullable=False),
+    sa.Column("receipt", sa.LargeBinary, nullable=False),
+    sa.Column("received_at", _time, nullable=False),
+    comment="Each batch stored, with the receipt we gave for it",
+)
+
+equivocations = sa.Table(
+    "equivocations",
+    metadata,
+    sa.Column("id", pg.UUID, primary_key=True),
+    sa.Column("peer", sa.Text, nullable=False),
+    sa.Column("origin", sa.Text, nullable=False),
+    sa.Column("size", sa.BigInteger, nullable=False),
+    sa.Column("held", sa.LargeBinary, nullable=False),
+    sa.Column("offered", sa.LargeBinary, nullable=False),
+    sa.Column("seen_at", _time, nullable=False),
+    sa.UniqueConstraint("origin", "size", "offered"),
+    comment="Two signed checkpoints of one stream that cannot both be true: the proof",
+)
+
+nonces = sa.Table(
+    "nonces",
+    metadata,
+    sa.Column("keyid", sa.Text, primary_key=True),
+    sa.Column("nonce", sa.Text, primary_key=True),
+    sa.Column("seen_at", _time, nullable=False, index=True),
+    comment="Nonces of peer requests, remembered for the replay window",
+)
+
+peers = sa.Table(
+    "peers",
+    metadata,
+    sa.Column("node_id", sa.Text, primary_key=True),
+    sa.Column("last_heard_at", _time),
+    sa.Column("last_reached_at", _time),
+    sa.Column("failures", sa.Integer, nullable=False),
+    sa.Column("retry_at", _time),
+    sa.Column("last_problem", sa.Text),
+    sa.Column("clock_skew_s", sa.Integer),
+    comment="What we know of our contact with each peer",
+)
+
+directory_versions = sa.Table(
+    "directory_versions",
+    metadata,
+    sa.Column("version", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("sha256", sa.LargeBinary, nullable=False),
+    sa.Column("first_seen_at", _time, nullable=False),
+    comment="Membership directories this node has trusted; a lower version is refused",
+)

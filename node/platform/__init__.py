@@ -1,0 +1,1 @@
+"""What every role stands on: database, web shell, HTTP client, jobs, keys, encryption, telemetry."""

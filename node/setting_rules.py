@@ -1,0 +1,146 @@
+"""What one setting's value must be, rule by rule; reads no file and no environment."""
+
+import base64
+import binascii
+import re
+import stat
+from collections.abc import Callable, Mapping
+from ipaddress import ip_address
+from typing import Any
+from urllib.parse import urlsplit
+
+from node.errors import SettingError
+
+MASTER_KEY_BYTES = 32
+_PORT_MAX = 65_535
+_OTHERS = stat.S_IRWXG | stat.S_IRWXO
+_NODE_ID = re.compile(r"[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?")
+_VKEY = re.compile(r"[^+\s]+\+[0-9a-f]{8}\+[A-Za-z0-9+/]+={0,2}")
+#: ISO 3166-1 alpha-2, the officially assigned codes, and XK, which the European Union uses for Kosovo.
+_COUNTRY_CODES = (
+    "AD AE AF AG AI AL AM AO AQ AR AS AT AU AW AX AZ BA BB BD BE BF BG BH BI BJ BL BM BN BO BQ BR BS BT BV BW BY "
+    "BZ CA CC CD CF CG CH CI CK CL CM CN CO CR CU CV CW CX CY CZ DE DJ DK DM DO DZ EC EE EG EH ER ES ET FI FJ FK "
+    "FM FO FR GA GB GD GE GF GG GH GI GL GM GN GP GQ GR GS GT GU GW GY HK HM HN HR HT HU ID IE IL IM IN IO IQ IR "
+    "IS IT JE JM JO JP KE KG KH KI KM KN KP KR KW KY KZ LA LB LC LI LK LR LS LT LU LV LY MA MC MD ME MF MG MH MK "
+    "ML MM MN MO MP MQ MR MS MT MU MV MW MX MY MZ NA NC NE NF NG NI NL NO NP NR NU NZ OM PA PE PF PG PH PK PL PM "
+    "PN PR PS PT PW PY QA RE RO RS RU RW SA SB SC SD SE SG SH SI SJ SK SL SM SN SO SR SS ST SV SX SY SZ TC TD TF "
+    "TG TH TJ TK TL TM TN TO TR TT TV TW TZ UA UG UM US UY UZ VA VC VE VG VI VN VU WF WS YE YT ZA ZM ZW XK"
+)
+COUNTRIES = frozenset(_COUNTRY_CODES.split())
+
+
+def split_address(text: str, *, default_port: int | None = None) -> tuple[str, int]:
+    """Return host and port of `host:port` or `[ipv6]:port`; ValueError when it is neither."""
+    host, separator, port = text.rpartition(":")
+    if not separator or text.endswith("]"):
+        host, port = text, "" if default_port is None else str(default_port)
+    bracketed = host.startswith("[") and host.endswith("]")
+    host = host[1:-1] if bracketed else host
+    if not host or bracketed != (":" in host) or not port.isascii() or not port.isdigit() or int(port) > _PORT_MAX:
+        raise ValueError("not host:port")
+    return host, int(port)
+
+
+def exposure(mode: int) -> str | None:
+    """Tell why a file of this `st_mode` may not hold a secret, or None when it may."""
+    if stat.S_ISLNK(mode):
+        return "is a symbolic link"
+    if not stat.S_ISREG(mode):
+        return "is not an ordinary file"
+    if mode & _OTHERS:
+        return "may be read or written by others; chmod 600 it"
+    return None
+
+
+def _node_id(name: str, value: str) -> str:
+    if _NODE_ID.fullmatch(value) is None:
+        raise SettingError(name, "must be 1 to 253 lower-case letters, digits, dots and hyphens")
+    return value
+
+
+def _countries(name: str, value: tuple[str, ...]) -> tuple[str, ...]:
+    if not value:
+        raise SettingError(name, "must name at least one country")
+    for code in value:
+        if code not in COUNTRIES:
+            raise SettingError(name, f"{code!r} is not an ISO 3166-1 alpha-2 country code in capitals")
+    if len(set(value)) != len(value):
+        raise SettingError(name, "names a country twice")
+    return value
+
+
+def _base_url(name: str, value: str) -> str:
+    try:
+        parts = urlsplit(value)
+        host, _ = parts.hostname or "", parts.port
+    except ValueError:
+        raise SettingError(name, "is not an address") from None
+    plain = parts.query == parts.fragment == "" and parts.username is None and "?" not in value and "#" not in value
+    if parts.scheme not in {"http", "https"} or not host or not plain or not value.isascii() or " " in value:
+        raise SettingError(name, "must be https://host[:port][/path], without user, query or fragment")
+    if parts.scheme == "http" and not _is_loopback(host):
+        raise SettingError(name, "must be https, since its host is no loopback address")
+    return value.rstrip("/")
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _database_url(name: str, value: str) -> str:
+    try:
+        scheme = urlsplit(value).scheme
+    except ValueError:
+        raise SettingError(name, "is not an address") from None
+    if value and scheme not in {"postgresql", "postgres", "postgresql+asyncpg"}:
+        raise SettingError(name, "must begin with postgresql://")
+    return value
+
+
+def _listen(name: str, value: str) -> str:
+    try:
+        split_address(value)
+    except ValueError:
+        raise SettingError(name, "must be address:port, with an IPv6 address in brackets") from None
+    return value
+
+
+def _dns_servers(name: str, value: tuple[str, ...]) -> tuple[str, ...]:
+    for server in value:
+        try:
+            ip_address(split_address(server, default_port=53)[0])
+        except ValueError:
+            raise SettingError(name, "each must be ip:port, with an IPv6 address in brackets") from None
+    return value
+
+
+def _vkey(name: str, value: str) -> str:
+    if value and _VKEY.fullmatch(value) is None:
+        raise SettingError(name, "must be a verifier key, name+hash+key")
+    return value
+
+
+def _master_key(name: str, value: str) -> str:
+    try:
+        size = len(base64.b64decode(value, validate=True))
+    except (binascii.Error, ValueError):
+        size = -1
+    if value and size != MASTER_KEY_BYTES:
+        raise SettingError(name, f"must be {MASTER_KEY_BYTES} bytes in base64")
+    return value
+
+
+RULES: Mapping[str, Callable[[str, Any], object]] = {
+    "node_id": _node_id,
+    "countries": _countries,
+    "base_url": _base_url,
+    "database_url": _database_url,
+    "listen_peer": _listen,
+    "listen_api": _listen,
+    "dns_servers": _dns_servers,
+    "directory_authority": _vkey,
+    "master_key": _master_key,
+}

@@ -1,0 +1,116 @@
+"""Strict JSON (I-JSON, RFC 7493) from bytes; never repairs, guesses or repeats what it read in an error.
+
+Two parsers that disagree about the same bytes would let a signed record say two things. So whatever RFC 8259 leaves
+open is refused: a member twice, numbers that are not exact everywhere, text that is no Unicode.
+"""
+
+import json
+from typing import Final, NoReturn
+
+import msgspec
+
+from protocol.errors import ProtocolError
+
+# PROTOCOL section 3.
+JSON_BYTES_MAX: Final = 60 * 1024
+# Containers inside one another, the outermost counted.
+JSON_DEPTH_MAX: Final = 16
+# RFC 7493, section 2.2: what a double holds exactly.
+INTEGER_MAX: Final = 2**53 - 1
+_INTEGER_REASON: Final = "an integer is beyond 2^53 - 1"
+_DEPTH_REASON: Final = f"it is nested deeper than {JSON_DEPTH_MAX}"
+_INTEGER_DIGITS_MAX: Final = len(str(INTEGER_MAX)) + 1  # with its sign
+
+
+def loads(raw: bytes, *, bytes_max: int = JSON_BYTES_MAX) -> object:
+    """Return the value in `raw`: dict, list, str, int, bool or None.
+
+    Raises ProtocolError `malformed` for what is no JSON or no UTF-8, a member that occurs twice at any depth, a
+    number with fraction or exponent, an integer beyond ±(2^53 - 1), a lone surrogate, more than JSON_DEPTH_MAX
+    levels, or more than `bytes_max` bytes. The text names the reason and at most a position, never the content.
+    """
+    if len(raw) > bytes_max:
+        raise _malformed(f"it has more than {bytes_max} bytes")
+    try:
+        tree: object = _DECODER.decode(raw)
+    except (ValueError, RecursionError):
+        return _loads_exactly(raw)
+    # Encoding writes each member of each object once, so bytes that come back equal held none twice.
+    # Other spacing or escapes are legal as well and take the slow way.
+    if _ENCODER.encode(tree) != raw:
+        return _loads_exactly(raw)
+    _check_shape(tree)
+    return tree
+
+
+def _loads_exactly(raw: bytes) -> object:
+    """Return the value, or raise ProtocolError with the exact reason; ten times slower, and what decides."""
+    try:
+        tree: object = json.loads(
+            raw.decode(),
+            object_pairs_hook=_unique,
+            parse_int=_integer,
+            parse_float=_no_float,
+            parse_constant=_no_float,
+        )
+    except UnicodeDecodeError as error:
+        raise _malformed(f"byte {error.start} is not UTF-8") from None
+    except json.JSONDecodeError as error:
+        raise _malformed(f"it is no JSON from character {error.pos} on") from None
+    except RecursionError:
+        raise _malformed(_DEPTH_REASON) from None
+    _check_shape(tree)
+    try:
+        _ENCODER.encode(tree)
+    except UnicodeEncodeError:
+        # JSON can escape a lone surrogate, UTF-8 cannot hold it (RFC 7493, section 2.1).
+        raise _malformed("a string holds a lone surrogate") from None
+    return tree
+
+
+def _check_shape(tree: object) -> None:
+    """Refuse depth and numbers beyond the limits; level by level, so that it never recurses itself."""
+    level: list[dict[str, object] | list[object]] = [[tree]]
+    depth = 0
+    while level:
+        below: list[dict[str, object] | list[object]] = []
+        for node in level:
+            for value in node.values() if type(node) is dict else node:
+                kind = type(value)
+                # Most values are strings; they are settled first.
+                if kind is str:
+                    continue
+                if kind is dict or kind is list:
+                    below.append(value)  # type: ignore[arg-type]  # `kind` says which it is
+                elif kind is int and not -INTEGER_MAX <= value <= INTEGER_MAX:  # type: ignore[operator]  # as above
+                    raise _malformed(_INTEGER_REASON)
+        depth += 1
+        if below and depth > JSON_DEPTH_MAX:
+            raise _malformed(_DEPTH_REASON)
+        level = below
+
+
+def _unique(members: list[tuple[str, object]]) -> dict[str, object]:
+    node = dict(members)
+    if len(node) != len(members):
+        raise _malformed("a member occurs twice")
+    return node
+
+
+def _integer(digits: str) -> int:
+    # Counted before it is converted: conversion of a long number takes quadratic time.
+    if len(digits) > _INTEGER_DIGITS_MAX:
+        raise _malformed(_INTEGER_REASON)
+    return int(digits)
+
+
+def _no_float(_: str) -> NoReturn:
+    raise _malformed("a number has a fraction, an exponent or is none")
+
+
+def _malformed(reason: str) -> ProtocolError:
+    return ProtocolError("malformed", f"this is not strict JSON: {reason}")
+
+
+_DECODER: Final = msgspec.json.Decoder(float_hook=_no_float)
+_ENCODER: Final = msgspec.json.Encoder()
