@@ -38,6 +38,8 @@ ADDRESSES_MAX = 32  # of one name and type; more tell nothing new
 _QR, _TC, _RD = 0x8000, 0x0200, 0x0100
 _OPCODE_MASK, _RCODE_MASK = 0x7800, 0x000F
 _OPT_RECORD = struct.pack(">BHHIH", 0, _OPT, UDP_PAYLOAD_BYTES, 0, 0)  # RFC 6891 6.1.2
+# Nearly every owner name is the pointer to the name in the question (RFC 1035 4.1.4), which is known already.
+_POINTER_TO_QUESTION = (0xC000 | HEADER_BYTES).to_bytes(2, "big")
 _ADDRESS_BYTES = {A: 4, AAAA: 16}
 _TTL_SIGN = 0x80000000
 
@@ -134,9 +136,10 @@ def read_reply(wire: bytes, labels: Labels, rdtype: int) -> Step:
 class _Sections:
     """The records of a response that bear on the answer."""
 
-    __slots__ = ("addresses", "aliases", "extended_rcode", "has_ns", "negative_ttl_s", "rdtype")
+    __slots__ = ("addresses", "aliases", "asked", "extended_rcode", "has_ns", "negative_ttl_s", "rdtype")
 
-    def __init__(self, rdtype: int) -> None:
+    def __init__(self, asked: Labels, rdtype: int) -> None:
+        self.asked = asked
         self.rdtype = rdtype
         self.addresses: dict[Labels, list[tuple[IPAddress, int]]] = {}
         self.aliases: dict[Labels, tuple[Labels, int]] = {}
@@ -145,7 +148,11 @@ class _Sections:
         self.has_ns = False
 
     def answer(self, parser: dns.wire.Parser) -> None:
-        owner = _read_labels(parser)
+        if parser.wire[parser.current : parser.current + 2] == _POINTER_TO_QUESTION:
+            parser.seek(parser.current + 2)
+            owner = self.asked
+        else:
+            owner = _read_labels(parser)
         rdtype, rdclass, ttl, length = parser.get_struct("!HHIH")
         ttl = 0 if ttl & _TTL_SIGN else ttl  # RFC 2181 8
         with parser.restrict_to(length):
@@ -160,12 +167,12 @@ class _Sections:
                 parser.get_remaining()
 
     def authority(self, parser: dns.wire.Parser) -> None:
-        parser.get_name()
+        parser.get_name(decompress=True)
         rdtype, _, ttl, length = parser.get_struct("!HHIH")
         with parser.restrict_to(length):
             if rdtype == _SOA:
-                parser.get_name()
-                parser.get_name()
+                parser.get_name(decompress=True)
+                parser.get_name(decompress=True)
                 *_, minimum = parser.get_struct("!IIIII")
                 self.negative_ttl_s = 0 if ttl & _TTL_SIGN else min(ttl, minimum)  # RFC 2308 5
             else:
@@ -173,7 +180,7 @@ class _Sections:
                 parser.get_remaining()
 
     def additional(self, parser: dns.wire.Parser) -> None:
-        parser.get_name()
+        parser.get_name(decompress=True)
         rdtype, _, ttl, length = parser.get_struct("!HHIH")
         with parser.restrict_to(length):
             if rdtype == _OPT:
@@ -182,7 +189,7 @@ class _Sections:
 
 
 def _read_labels(parser: dns.wire.Parser) -> Labels:
-    return tuple(label.lower() for label in parser.get_name().labels[:-1])
+    return tuple(label.lower() for label in parser.get_name(decompress=True).labels[:-1])
 
 
 def _read(wire: bytes, labels: Labels, rdtype: int) -> Step:
@@ -190,14 +197,15 @@ def _read(wire: bytes, labels: Labels, rdtype: int) -> Step:
     _, flags, questions, answers, authorities, additionals = parser.get_struct("!HHHHHH")
     if flags & _TC:
         return Broken("truncated", truncated=True)
-    for _ in range(questions):
-        parser.get_name()
-        parser.get_struct("!HH")
-    sections = _Sections(rdtype)
-    for count, read in ((answers, sections.answer), (authorities, sections.authority)):
-        for _ in range(count):
-            read(parser)
-    for _ in range(additionals):
+    if questions:
+        parser.seek(HEADER_BYTES + len(question_of(labels, rdtype)))  # compared with what was asked already
+    sections = _Sections(labels, rdtype)
+    for _ in range(answers):
+        sections.answer(parser)
+    for _ in range(authorities):
+        sections.authority(parser)
+    # Only an error can stand in the extended code, and an error comes without answers.
+    for _ in range(0 if answers else additionals):
         sections.additional(parser)
     rcode = flags & _RCODE_MASK | sections.extended_rcode << 4
     if rcode not in {_NOERROR, _NXDOMAIN}:

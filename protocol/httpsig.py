@@ -29,8 +29,8 @@ STRUCTURED_FIELDS: Final[Mapping[str, StructuredType]] = {
 }
 
 _DEFAULT_PORTS: Final = {"http": "80", "https": "443"}
-# RFC 3986, appendix B, for an absolute http URI without a fragment, which no request has.
-_TARGET_URI: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://([^/?#@]+)([^?#]*)(\?[^#]*)?")
+# RFC 3986, appendix B, for an absolute http URI, less the fragment and the user, which no request has.
+_TARGET_URI: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://([^/?#@]+)((?:/[^?#]*)?)(\?[^#]*)?")
 _AUTHORITY: Final = re.compile(r"(\[[^\]]+\]|[^:]+)(?::([0-9]*))?")
 # RFC 9421, section 2.5: field-content without obs-text; derived values are VCHAR and SP, no space at either end.
 _FIELD_CONTENT: Final = re.compile(r"[\t\x20-\x7e]*")
@@ -46,7 +46,7 @@ class FieldError(ValueError):
 
 
 class ComponentError(ValueError):
-    """A covered component has no value in the message (RFC 9421, section 2.5); names it by its position only."""
+    """A covered component has no value in the message (RFC 9421, section 2.5); names it by its position at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,9 +176,9 @@ def signature_base(
     seen: set[Identity] = set()
     for position, component in enumerate(signed.components, start=1):
         try:
-            value = _value(component, message, structured)
-        except _NoValue as reason:
-            raise ComponentError(f"covered component {position}: {reason}") from None
+            value = component_value(component, message, structured=structured)
+        except ComponentError as error:
+            raise ComponentError(f"covered component {position}: {error}") from None
         # After the value, which vouches for the parameters: True and 1 are equal in Python, in RFC 9651 they are not.
         if component.identity in seen:
             raise ComponentError(f"covered component {position}: it is listed twice")
@@ -189,25 +189,27 @@ def signature_base(
     return "\n".join(lines).encode("ascii")
 
 
-class _NoValue(Exception):  # noqa: N818 -- never leaves this module; the public error is ComponentError
-    pass
-
-
-def _value(component: Component, message: Context, structured: Mapping[str, StructuredType]) -> str:
+def component_value(
+    component: Component,
+    message: Context,
+    *,
+    structured: Mapping[str, StructuredType] = STRUCTURED_FIELDS,
+) -> str:
+    """Return what stands behind the identifier in the base; raises ComponentError where `message` has no such value."""
     params = dict(component.params)
     if "req" in params:
         _flag(params.pop("req"))
         if isinstance(message, RequestContext):
-            raise _NoValue("`req` has no meaning in a request")
+            raise ComponentError("`req` has no meaning in a request")
         if message.request is None:
-            raise _NoValue("the request is not known")
+            raise ComponentError("the request is not known")
         message = message.request
     if component.name.startswith("@"):
         value, allowed = _derived_value(component.name, params, message), _DERIVED_CONTENT
     else:
         value, allowed = _field_value(component.name, params, message.fields, structured), _FIELD_CONTENT
     if allowed.fullmatch(value) is None:
-        raise _NoValue("its value has a character that cannot be signed")
+        raise ComponentError("its value has a character that cannot be signed")
     return value
 
 
@@ -215,16 +217,16 @@ def _derived_value(name: str, params: dict[str, BareItemType], message: Context)
     if name == "@query-param" and params.keys() == {"name"} and isinstance(message, RequestContext):
         return _query_param(message, params["name"])
     if params:
-        raise _NoValue("a parameter does not apply to it")
+        raise ComponentError("a parameter does not apply to it")
     if isinstance(message, RequestContext):
         derive = _REQUEST_COMPONENTS.get(name)
         if derive is not None:
             return derive(message)
     elif name == "@status":
         if not _STATUS_MIN <= message.status <= _STATUS_MAX:
-            raise _NoValue("the status has not three digits")
+            raise ComponentError("the status has not three digits")
         return str(message.status)
-    raise _NoValue("no such derived component in this kind of message")
+    raise ComponentError("no such derived component in this kind of message")
 
 
 def _field_value(
@@ -234,7 +236,7 @@ def _field_value(
     structured: Mapping[str, StructuredType],
 ) -> str:
     if name not in fields or name != name.lower():
-        raise _NoValue("the field is not in the message")
+        raise ComponentError("the field is not in the message")
     lines = [_canonical_line(line) for line in fields[name]]
     combined = ", ".join(lines)
     if not params:
@@ -246,23 +248,23 @@ def _field_value(
         if "sf" in params:
             _flag(params["sf"])
         return _strict_value(combined, structured.get(name), params.get("key"))
-    raise _NoValue("a parameter is unknown or contradicts another")
+    raise ComponentError("a parameter is unknown or contradicts another")
 
 
 def _strict_value(combined: str, kind: StructuredType | None, key: BareItemType | None) -> str:
     """RFC 9421, sections 2.1.1 (the whole field) and 2.1.2 (`key`, one member of a dictionary)."""
     if kind is None:
-        raise _NoValue("the field is not known as a structured one")
+        raise ComponentError("the field is not known as a structured one")
     try:
         parsed = http_sf.parse(combined.encode("ascii"), tltype=kind)
         if key is None:
             return http_sf.ser(parsed)
         if not isinstance(key, str) or not isinstance(parsed, dict) or key not in parsed:
-            raise _NoValue("the field has no such member")
+            raise ComponentError("the field has no such member")
         # A list of one member is that member's serialisation.
         return http_sf.ser([parsed[key]])
     except ValueError:  # of the library, and of the encoding
-        raise _NoValue("the field is not of its structured type") from None
+        raise ComponentError("the field is not of its structured type") from None
 
 
 def _binary_wrapped(lines: list[str]) -> str:
@@ -271,7 +273,7 @@ def _binary_wrapped(lines: list[str]) -> str:
         return http_sf.ser([line.encode("ascii") for line in lines])
     except UnicodeEncodeError:
         # How an octet above 127 came to be a character is the business of whoever read the message.
-        raise _NoValue("its value has a character that cannot be signed") from None
+        raise ComponentError("its value has a character that cannot be signed") from None
 
 
 def _query_param(request: RequestContext, name: BareItemType) -> str:
@@ -280,7 +282,7 @@ def _query_param(request: RequestContext, name: BareItemType) -> str:
     pairs = parse_qsl(query.removeprefix("?"), keep_blank_values=True, errors="replace")
     values = [value for key, value in pairs if _form_encoded(key) == name]
     if len(values) != 1:
-        raise _NoValue("the query does not have this parameter exactly once")
+        raise ComponentError("the query does not have this parameter exactly once")
     return _form_encoded(values[0])
 
 
@@ -292,7 +294,7 @@ def _form_encoded(text: str) -> str:
 def _split_target(request: RequestContext) -> tuple[str, str, str, str | None]:
     match = _TARGET_URI.fullmatch(request.target_uri)
     if match is None:
-        raise _NoValue("the target is not an absolute URI with a host")
+        raise ComponentError("the target is not an absolute URI with a host")
     scheme, authority, path, query = match.groups()
     return scheme.lower(), authority, path, query
 
@@ -301,14 +303,14 @@ def _authority(request: RequestContext) -> str:
     scheme, authority, _, _ = _split_target(request)
     match = _AUTHORITY.fullmatch(authority)
     if match is None:
-        raise _NoValue("the target has no valid authority")
+        raise ComponentError("the target has no valid authority")
     host, port = match.groups()
     return host.lower() if not port or port == _DEFAULT_PORTS.get(scheme) else f"{host.lower()}:{port}"
 
 
 def _request_target(request: RequestContext) -> str:
     if request.request_target is None:
-        raise _NoValue("the request target is not known")
+        raise ComponentError("the request target is not known")
     return request.request_target
 
 
@@ -326,7 +328,7 @@ _REQUEST_COMPONENTS: Final[Mapping[str, Callable[[RequestContext], str]]] = {
 
 def _flag(value: BareItemType) -> None:
     if value is not True:
-        raise _NoValue("a flag has a value")
+        raise ComponentError("a flag has a value")
 
 
 def _canonical_line(value: str) -> str:

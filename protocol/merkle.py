@@ -90,7 +90,6 @@ class Edge:
         return cls(size, tuple(raw[at : at + HASH_BYTES] for at in range(0, len(raw), HASH_BYTES)))
 
 
-
 def inclusion_proof(index: int, leaf_hashes: Sequence[bytes]) -> tuple[bytes, ...]:
     """Return the path from the leaf at `index` to the root over all `leaf_hashes` (RFC 6962, section 2.1.1).
 

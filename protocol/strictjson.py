@@ -17,9 +17,11 @@ JSON_BYTES_MAX: Final = 60 * 1024
 JSON_DEPTH_MAX: Final = 16
 # RFC 7493, section 2.2: what a double holds exactly.
 INTEGER_MAX: Final = 2**53 - 1
+_NUMBER_REASON: Final = "a number has a fraction, an exponent or is none"
 _INTEGER_REASON: Final = "an integer is beyond 2^53 - 1"
 _DEPTH_REASON: Final = f"it is nested deeper than {JSON_DEPTH_MAX}"
 _INTEGER_DIGITS_MAX: Final = len(str(INTEGER_MAX)) + 1  # with its sign
+_NAMES: Final = frozenset((str,))
 
 
 def loads(raw: bytes, *, bytes_max: int = JSON_BYTES_MAX) -> object:
@@ -68,13 +70,23 @@ def _loads_exactly(raw: bytes) -> object:
     return tree
 
 
-def _check_shape(tree: object) -> None:
-    """Refuse depth and numbers beyond the limits; level by level, so that it never recurses itself."""
+def check_tree(tree: object, *, depth: int = 0) -> None:
+    """Raise ProtocolError `malformed` unless `loads` would give this value back from its JSON.
+
+    For what we are about to encode inside `depth` containers. Text is left to the encoder, which refuses a lone
+    surrogate itself.
+    """
+    _check_shape(tree, depth=depth, check_names=True)
+
+
+def _check_shape(tree: object, *, depth: int = 0, check_names: bool = False) -> None:
+    """Refuse depth, numbers and types beyond the limits; level by level, so that it never recurses itself."""
     level: list[dict[str, object] | list[object]] = [[tree]]
-    depth = 0
     while level:
         below: list[dict[str, object] | list[object]] = []
         for node in level:
+            if check_names and type(node) is dict and not _NAMES.issuperset(map(type, node)):
+                raise _malformed("the name of a member is no string")
             for value in node.values() if type(node) is dict else node:
                 kind = type(value)
                 # Most values are strings; they are settled first.
@@ -82,12 +94,19 @@ def _check_shape(tree: object) -> None:
                     continue
                 if kind is dict or kind is list:
                     below.append(value)  # type: ignore[arg-type]  # `kind` says which it is
-                elif kind is int and not -INTEGER_MAX <= value <= INTEGER_MAX:  # type: ignore[operator]  # as above
-                    raise _malformed(_INTEGER_REASON)
+                elif value is not None and kind is not bool:
+                    _check_number(value)
         depth += 1
         if below and depth > JSON_DEPTH_MAX:
             raise _malformed(_DEPTH_REASON)
         level = below
+
+
+def _check_number(value: object) -> None:
+    if type(value) is not int:
+        raise _malformed(_NUMBER_REASON)
+    if not -INTEGER_MAX <= value <= INTEGER_MAX:
+        raise _malformed(_INTEGER_REASON)
 
 
 def _unique(members: list[tuple[str, object]]) -> dict[str, object]:
@@ -105,7 +124,7 @@ def _integer(digits: str) -> int:
 
 
 def _no_float(_: str) -> NoReturn:
-    raise _malformed("a number has a fraction, an exponent or is none")
+    raise _malformed(_NUMBER_REASON)
 
 
 def _malformed(reason: str) -> ProtocolError:

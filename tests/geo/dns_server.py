@@ -50,6 +50,12 @@ class Fault(Enum):
 
 Entry = str | Fault
 
+_RCODES: dict[Fault | None, dns.rcode.Rcode] = {
+    Fault.SERVFAIL: dns.rcode.SERVFAIL,
+    Fault.REFUSED: dns.rcode.REFUSED,
+    Fault.FORMERR: dns.rcode.FORMERR,
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Query:
@@ -141,36 +147,26 @@ class LoopbackDns:
         return self.zone.get(f"{name}/{rdtype}", self.zone.get(name, ()))
 
     def _faulty(self, query: dns.message.Message, fault: Fault | None, transport: str) -> bytes:
-        response = dns.message.make_response(query, recursion_available=True)
-        codes = {Fault.SERVFAIL: dns.rcode.SERVFAIL, Fault.REFUSED: dns.rcode.REFUSED, Fault.FORMERR: dns.rcode.FORMERR}
-        if fault in codes:
-            response.set_rcode(codes[fault])
-            return response.to_wire()
         if fault is Fault.FORMERR_ON_EDNS and query.edns >= 0:
             # A header alone, as servers older than EDNS send it.
             flags = dns.flags.QR | int(dns.rcode.FORMERR)
             return query.id.to_bytes(2, "big") + flags.to_bytes(2, "big") + bytes(8)
         over_udp = transport == "udp"
         if fault is Fault.TRUNCATE_ALWAYS or (over_udp and fault in {Fault.TRUNCATE, Fault.TCP_CLOSE}):
-            response.flags |= dns.flags.TC
-            return response.to_wire()
-        if fault is Fault.LAME:
-            response.flags &= ~dns.flags.RA
-            response.authority.append(dns.rrset.from_text("example.", 60, "IN", "NS", "ns.example."))
-            return response.to_wire()
-        if fault is Fault.NODATA_WITHOUT_SOA:
-            return response.to_wire()
+            fault = Fault.TRUNCATE_ALWAYS
+        empty = _empty_response(query, fault)
+        if empty is not None:
+            return empty
         honest = self._honest(query).to_wire()
         if fault is Fault.GARBAGE:
             return honest[:-5]
         if fault is Fault.MIXED_CASE:
-            end = 12 + len(query.question[0].name.to_wire())
+            end = 12 + len(query.question[0].name.to_wire() or b"")
             return honest[:12] + honest[12:end].upper() + honest[end:]
         return b"" if fault is Fault.TCP_CLOSE else honest
 
     def _honest(self, query: dns.message.Message) -> dns.message.Message:
         response = dns.message.make_response(query, recursion_available=True)
-        # Its own EDNS record is left to the wire of a real server; the tests need none.
         rdtype = dns.rdatatype.to_text(query.question[0].rdtype)
         name = query.question[0].name.to_text(omit_final_dot=True).lower()
         seen: set[str] = set()
@@ -229,15 +225,31 @@ class _UdpSide(asyncio.DatagramProtocol):
             self._transport.sendto(wire, addr)
 
 
-def _rrset(name: str, rdtype: str, records: Sequence[Sequence[str]]) -> dns.rrset.RRset | None:
-    rows = [
-        (_DEFAULT_TTL_S, *record) if not record[0].isdigit() else (int(record[0]), *record[1:]) for record in records
-    ]
-    wanted = [(ttl, " ".join(rest[1:])) for ttl, *rest in rows if rest[0] == rdtype]
-    if not wanted:
+def _empty_response(query: dns.message.Message, fault: Fault | None) -> bytes | None:
+    """A response without records, for the faults that are one."""
+    response = dns.message.make_response(query, recursion_available=True)
+    if fault in _RCODES:
+        response.set_rcode(_RCODES[fault])
+    elif fault is Fault.TRUNCATE_ALWAYS:
+        response.flags |= dns.flags.TC
+    elif fault is Fault.LAME:
+        response.flags &= ~dns.flags.RA
+        response.authority.append(dns.rrset.from_text("example.", 60, "IN", "NS", "ns.example."))
+    elif fault is not Fault.NODATA_WITHOUT_SOA:
         return None
-    owner = dns.name.from_text(name)
-    return dns.rrset.from_text_list(owner, min(ttl for ttl, _ in wanted), "IN", rdtype, [text for _, text in wanted])
+    return response.to_wire()
+
+
+def _rrset(name: str, rdtype: str, records: Sequence[Sequence[str]]) -> dns.rrset.RRset | None:
+    ttls, texts = [], []
+    for record in records:
+        ttl, row = (int(record[0]), record[1:]) if record[0].isdigit() else (_DEFAULT_TTL_S, record)
+        if row[0] == rdtype:
+            ttls.append(ttl)
+            texts.append(" ".join(row[1:]))
+    if not texts:
+        return None
+    return dns.rrset.from_text_list(dns.name.from_text(name), min(ttls), "IN", rdtype, texts)
 
 
 def _forge(query: dns.message.Message, fault: Fault) -> bytes:

@@ -159,9 +159,7 @@ class PeerApi:
         if http.match_info["iss"] != peer:
             raise ProtocolError("wrong-audience", "a stream is known to its two nodes alone", field="iss")
         async with self.db.transaction("peer.read") as tx:
-            note = await inbound.receipt_for(
-                tx, peer, int(http.match_info["epoch"]), int(http.match_info["index"])
-            )
+            note = await inbound.receipt_for(tx, peer, int(http.match_info["epoch"]), int(http.match_info["index"]))
         if note is None:
             return Response(HTTPStatus.NOT_FOUND, {"content-type": JSON_TYPE}, b'{"receipt":null}')
         return Response(HTTPStatus.OK, {"content-type": NOTE_TYPE}, note)

@@ -14,16 +14,19 @@ _ILLEGAL = frozenset({Classification.BASELINE, Classification.NATIONAL})
 
 @dataclass(frozen=True, slots=True)
 class Assessment:
-    """One qualification. `None` means not said; `law` is the legal basis, `by` the analyst, `at` is in UTC."""
+    """One qualification. `None` means not said; `law` is the legal basis, `by` the analyst.
+
+    `at` is when it was made, or when this node was told where that was not said; UTC.
+    """
 
     classification: Classification
+    at: datetime
     age: Age | None = None
     gender: Gender | None = None
     virtual: bool | None = None
     user_generated: bool | None = None
     child_modelling: bool | None = None
     law: str | None = None
-    at: datetime | None = None
     by: str | None = None
 
     @property
@@ -38,7 +41,7 @@ class AssessmentFault(StrEnum):
     BASELINE_FINAL = "baseline-final"
 
 
-class AssessmentRefused(Exception):
+class AssessmentRefused(Exception):  # noqa: N818 -- names the fact, as the callers and the documents do
     """The item's qualification cannot become the one asked for."""
 
     def __init__(self, reason: AssessmentFault, sentence: str) -> None:

@@ -90,44 +90,35 @@ TABLE: Mapping[tuple[State, Event], State] = MappingProxyType(
         (State.LOCATING, Event.LOCATION_FAILED): State.UNLOCATED,
         (State.LOCATING, Event.QUALIFIED_ILLEGAL): State.LOCATING,
         (State.LOCATING, Event.QUALIFIED_NOT_ILLEGAL): State.CLOSED,
-        #
         (State.WAITING, Event.RELEASED): State.READY,
         (State.WAITING, Event.QUALIFIED_ILLEGAL): State.WAITING,
         (State.WAITING, Event.QUALIFIED_NOT_ILLEGAL): State.CLOSED,
         (State.WAITING, Event.RELOCATE): State.LOCATING,
-        #
         (State.READY, Event.ROUTED_SEND): State.SENT,
         (State.READY, Event.ROUTED_KEEP): State.KEPT,
         (State.READY, Event.ROUTED_UNDELIVERABLE): State.UNDELIVERABLE,
         (State.READY, Event.WITHHELD): State.WAITING,
         (State.READY, Event.QUALIFIED_ILLEGAL): State.READY,
         (State.READY, Event.QUALIFIED_NOT_ILLEGAL): State.CLOSED,
-        #
         (State.ORIGIN_LOOKUP, Event.LOCATED_HOSTED): State.WAITING,
         (State.ORIGIN_LOOKUP, Event.LOCATED_NONE): State.KEPT,
         (State.ORIGIN_LOOKUP, Event.LOCATION_FAILED): State.UNLOCATED,
         (State.ORIGIN_LOOKUP, Event.RELOCATE): State.LOCATING,
         (State.ORIGIN_LOOKUP, Event.QUALIFIED_ILLEGAL): State.ORIGIN_LOOKUP,
         (State.ORIGIN_LOOKUP, Event.QUALIFIED_NOT_ILLEGAL): State.CLOSED,
-        #
         (State.UNLOCATED, Event.RELOCATE): State.LOCATING,
         (State.UNLOCATED, Event.QUALIFIED_ILLEGAL): State.UNLOCATED,
         (State.UNLOCATED, Event.QUALIFIED_NOT_ILLEGAL): State.CLOSED,
-        #
         (State.UNDELIVERABLE, Event.DIRECTORY_CHANGED): State.WAITING,
         (State.UNDELIVERABLE, Event.RELOCATE): State.LOCATING,
         (State.UNDELIVERABLE, Event.QUALIFIED_ILLEGAL): State.UNDELIVERABLE,
         (State.UNDELIVERABLE, Event.QUALIFIED_NOT_ILLEGAL): State.CLOSED,
-        #
         (State.SENT, Event.REFUSED_BY_PEER): State.REFUSED,
-        #
         (State.REFUSED, Event.RELOCATE): State.LOCATING,
         (State.REFUSED, Event.QUALIFIED_ILLEGAL): State.REFUSED,
         (State.REFUSED, Event.QUALIFIED_NOT_ILLEGAL): State.CLOSED,
-        #
         (State.KEPT, Event.QUALIFIED_ILLEGAL): State.KEPT,
         (State.KEPT, Event.QUALIFIED_NOT_ILLEGAL): State.CLOSED,
-        #
         (State.ASSIGNED, Event.QUALIFIED_ILLEGAL): State.KEPT,
         (State.ASSIGNED, Event.QUALIFIED_NOT_ILLEGAL): State.CLOSED,
         # Reported again and found illegal this time: where it is hosted may have changed since.
@@ -140,7 +131,7 @@ NEEDS_CLEARANCE = frozenset({Event.RELEASED, Event.ROUTED_SEND})
 """What may not leave does not leave (docs/protocol.md, I10): these events are refused to an item not cleared."""
 
 
-class TransitionRefused(Exception):
+class TransitionRefused(Exception):  # noqa: N818 -- names the fact, as the callers and the documents do
     """The event cannot happen in this state; `state` and `event` say which, for the answer to whoever asked."""
 
     def __init__(self, state: State, event: Event, because: str = "") -> None:

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from uuid import UUID
 
+from protocol.codes import NodeState
 from protocol.directory import Directory, NodeEntry
 
 OWN_COUNTRY = "own-country"
@@ -17,7 +18,7 @@ HOSTING_COUNTRY = "hosting-country"
 MANDATED = "mandated"
 NO_COMPETENT_HOTLINE = "no-competent-hotline"
 
-_RECEIVING = frozenset({"active", "maintenance"})
+_RECEIVING = frozenset({NodeState.ACTIVE, NodeState.MAINTENANCE})
 """States of a node that is sent to; in maintenance, records queue at the sender."""
 
 _FRACTION_BITS = 52  # so that a half more still fits a float exactly

@@ -16,7 +16,8 @@ the two spellings reach the same resource whatever the server is:
 8.  In path and query, percent-encoded unreserved characters are decoded and hexadecimal digits are upper case
     (RFC 3986 6.2.2.1, 6.2.2.2). A path or query with a stray `%` is left as it is: what its server reads is unknown.
 
-Kept apart, although many servers treat them alike: http and https, `www.` and none, order of the query, a trailing slash.
+Kept apart, although many servers treat them alike: http and https, `www.` and none,
+order of the query, a trailing slash.
 """
 
 import ipaddress
@@ -86,7 +87,7 @@ _REFANG = "the address is written defanged (hxxp); send it with its real scheme"
 _IPFS_FORM = "ipfs and ipns addresses are written ipfs://name/path"
 
 
-class UrlRefused(Exception):
+class UrlRefused(Exception):  # noqa: N818 -- names the fact, as the callers and the documents do
     """The text cannot be reported as a URL. `reason` is a token, `sentence` is for a person; neither holds the text."""
 
     def __init__(self, reason: UrlFault, sentence: str | None = None) -> None:

@@ -19,9 +19,9 @@ from protocol.batch import encode_batch
 from protocol.checkpoint import Checkpoint, StreamId
 from protocol.cosignature import sign_checkpoint, verify_checkpoint, verify_cosignature
 from protocol.directory import Directory, NodeEntry
+from protocol.errors import ProtocolError
 from protocol.keys import KeyUse, PublicKey, SignatureInvalid, SigningKey
 from protocol.merkle import Edge
-from protocol.errors import ProtocolError
 from protocol.note import parse_note
 
 #: After a problem with the size of a batch it grows back by this factor with every receipt.
@@ -166,7 +166,7 @@ class Sender:
             return Problem("bad-receipt")
         if covered != flight.checkpoint:
             # A repeat is answered with the receipt first given, for the cut of that time: its root must be ours.
-            problem = await self._check_other_cut(stream, peer, directory, raw, covered)
+            problem = await self._check_other_cut(stream, directory, raw, covered)
             if problem is not None:
                 return problem
         async with self.db.transaction("deliver.receipt") as tx:
@@ -176,7 +176,7 @@ class Sender:
         return None
 
     async def _check_other_cut(
-        self, stream: int, peer: NodeEntry, directory: Directory, raw: bytes, covered: Checkpoint
+        self, stream: int, directory: Directory, raw: bytes, covered: Checkpoint
     ) -> Problem | None:
         """Check a receipt for an earlier cut against our own records: signed by us, and the root our leaves have."""
         async with self.db.transaction("deliver.read") as tx:

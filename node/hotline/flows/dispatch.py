@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from node.clock import rfc3339
+import msgspec
+
+from node.hotline.domain.assessment import Assessment
 from node.hotline.domain.lifecycle import Event, State, next_state
 from node.hotline.domain.routing import Keep, Route, Send, Undeliverable, competent
 from node.hotline.store import items, outbound
@@ -14,10 +16,14 @@ from node.hotline.store.qualification import from_column, is_illegal
 from node.hotline.store.vault import Vault
 from node.platform.database import Database, Row
 from node.platform.ids import new_ids
+from protocol.bodies import Flags, Hash, Hosting, Qualification, ReportBody
+from protocol.codes import Channel, Commerciality, HashAlgorithm, Kind, PaymentMethod, SiteType
 from protocol.directory import Directory
+from protocol.errors import ProtocolError
 from protocol.merkle import leaf_hash
-from protocol.record import encode_report
+from protocol.record import Handling, encode_report
 
+_EVIDENCE = msgspec.json.Decoder(dict[str, object])
 _EVENT = {Keep: Event.ROUTED_KEEP, Send: Event.ROUTED_SEND, Undeliverable: Event.ROUTED_UNDELIVERABLE}
 
 
@@ -45,19 +51,28 @@ class Dispatcher:
             rows = await items.lock_ready(tx, self.items_max)
             if not rows:
                 return 0
-            routed = [(row, competent(directory, row["hosting_country"], row["case_id"], self.node_id)) for row in rows]
-            by_peer: dict[str, list[tuple[Row, Send]]] = {}
-            for row, route in routed:
+            moves: list[items.Move] = []
+            by_peer: dict[str, list[tuple[UUID, UUID, bytes]]] = {}
+            for record_id, row in zip(new_ids(len(rows), now), rows, strict=True):
+                route = competent(directory, row["hosting_country"], row["case_id"], self.node_id)
                 if isinstance(route, Send):
-                    by_peer.setdefault(route.node_id, []).append((row, route))
+                    try:
+                        record = self._encode(record_id, row, route, now)
+                    except ProtocolError as error:
+                        # One item that the wire cannot carry is shown as undeliverable; the others go.
+                        route = Undeliverable(f"record-{error.code}", route.hosting_country)
+                    else:
+                        by_peer.setdefault(route.node_id, []).append((record_id, row["id"], record))
+                moves.append(self._move(row, route))
             heads = await outbound.lock_streams(tx, list(by_peer)) if by_peer else {}
-            for peer, wanted in by_peer.items():
-                await outbound.append(tx, heads[peer], self._records(heads[peer], wanted, now), now)
-                await tx.notify(f"deliver:{peer}")
-            await items.write_routes(tx, [self._move(row, route) for row, route in routed], now)
+            for peer, records in by_peer.items():
+                await outbound.append(tx, heads[peer], self._sealed(heads[peer], records), now)
+            await items.write_routes(tx, moves, now)
+            if by_peer:
+                await tx.notify("deliver")
         return len(rows)
 
-    def _move(self, row: Row, route: Route) -> tuple[UUID, str, str | None, str | None, str | None]:
+    def _move(self, row: Row, route: Route) -> items.Move:
         state = next_state(
             State.READY,
             _EVENT[type(route)],
@@ -65,29 +80,87 @@ class Dispatcher:
             forward_unqualified=self.forward_unqualified,
         )
         if isinstance(route, Undeliverable):
-            return row["id"], state, route.reason, None, None
+            return items.Move(row["id"], state, route.reason, None, None)
         node = route.node_id if isinstance(route, Send) else self.node_id
-        return row["id"], state, route.reason, route.assigned_country, node
+        return items.Move(row["id"], state, route.reason, route.assigned_country, node)
 
-    def _records(
-        self, head: outbound.StreamHead, wanted: Sequence[tuple[Row, Send]], now: datetime
+    def _sealed(
+        self, head: outbound.StreamHead, records: Sequence[tuple[UUID, UUID, bytes]]
     ) -> list[outbound.OutboxRow]:
-        rows = []
-        for idx, (record_id, (row, route)) in enumerate(
-            zip(new_ids(len(wanted), now), wanted, strict=True), start=head.next_index
-        ):
-            record = self._encode(record_id, row, route, now)
-            rows.append(
-                outbound.OutboxRow(
-                    idx=idx,
-                    record_id=record_id,
-                    item_id=row["id"],
-                    type="report",
-                    leaf_hash=leaf_hash(record),
-                    sealed=self.vault.seal_record("outbox", head.id, idx, record),
-                )
+        return [
+            outbound.OutboxRow(
+                idx=idx,
+                record_id=record_id,
+                item_id=item_id,
+                type="report",
+                leaf_hash=leaf_hash(record),
+                sealed=self.vault.seal_record("outbox", head.id, idx, record),
             )
-        return rows
+            for idx, (record_id, item_id, record) in enumerate(records, start=head.next_index)
+        ]
 
     def _encode(self, record_id: UUID, row: Row, route: Send, now: datetime) -> bytes:
-        raise NotImplementedError
+        """Make the bytes of the item's `report` record; raises ProtocolError when the wire could not carry it."""
+        assessment = from_column(row["qualification"])
+        item_id, case_id = row["id"], row["case_id"]
+        referrer = row["referrer_enc"]
+        hosting = Hosting(
+            country=row["hosting_country"],
+            registered_country=row["registered_country"],
+            assigned_country=route.assigned_country,
+            confidence=row["confidence"],
+            reasons=tuple(row["verdict_reasons"] or ()),
+            evidence=_EVIDENCE.decode(self.vault.open("items", "evidence_enc", item_id, row["evidence_enc"])),
+        )
+        body = ReportBody(
+            url=self.vault.open("items", "url_enc", item_id, row["url_enc"]),
+            kind=Kind(row["kind"]),
+            page=None if row["page_id"] is None else str(row["page_id"]),
+            referrer=None if referrer is None else self.vault.open("cases", "referrer_enc", case_id, referrer),
+            hashes=_hashes(row["hashes"]),
+            site_type=None if row["site_type"] is None else SiteType(row["site_type"]),
+            commerciality=None if row["commerciality"] is None else Commerciality(row["commerciality"]),
+            payment_methods=tuple(PaymentMethod(method) for method in row["payment_methods"]),
+            channel=Channel(row["channel"]),
+            reference=row["reference"],
+            received_at=row["received_at"],
+            reported_at=row["reported_at"],
+            qualification=None if assessment is None else _qualification(assessment),
+            hosting=hosting,
+        )
+        return encode_report(
+            body,
+            record_id=str(record_id),
+            case=str(case_id),
+            item=str(item_id),
+            iss=self.node_id,
+            aud=route.node_id,
+            iat=now,
+            handling=Handling("takedown", now + timedelta(days=self.retain_days)),
+            deliver_by=now + timedelta(days=self.deliver_by_days),
+        )
+
+
+def _hashes(column: str | None) -> tuple[Hash, ...]:
+    """The hashes of the algorithms that the wire names."""
+    if column is None:
+        return ()
+    return tuple(
+        Hash(HashAlgorithm(one["alg"]), one["value"]) for one in json.loads(column) if one["alg"] in HashAlgorithm
+    )
+
+
+def _qualification(assessment: Assessment) -> Qualification:
+    marks = (assessment.virtual, assessment.user_generated, assessment.child_modelling)
+    flags = None
+    if any(mark is not None for mark in marks):
+        flags = Flags(virtual=marks[0], user_generated=marks[1], child_modelling=marks[2])
+    return Qualification(
+        classification=assessment.classification,
+        at=assessment.at,
+        age=assessment.age,
+        gender=assessment.gender,
+        flags=flags,
+        law=assessment.law,
+        by=assessment.by,
+    )

@@ -68,7 +68,9 @@ class Locating:
             for it, verdict in found:
                 if verdict.kind is VerdictKind.RETRY and it.attempts + 1 < self.attempts_max:
                     # At least half the step: a name server in trouble is not asked again at once.
-                    step = backoff_s(it.attempts, base_s=self.retry_base_s, cap_s=_RETRY_CAP_S, draw=self._at_least_half)
+                    step = backoff_s(
+                        it.attempts, base_s=self.retry_base_s, cap_s=_RETRY_CAP_S, draw=self._at_least_half
+                    )
                     postponed.append((it.id, now + timedelta(seconds=step)))
                 elif current[it.id]["state"] == State.LOCATING:
                     located.append(self._located(it.id, verdict, current[it.id]))

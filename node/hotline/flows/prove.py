@@ -10,7 +10,7 @@ from protocol.evidence import make_proof
 from protocol.merkle import inclusion_proof
 
 
-class NothingToProve(LookupError):
+class NothingToProve(LookupError):  # noqa: N818 - names the fact
     """The item is not known here, has no record, or its record has no receipt yet; the text says which."""
 
 

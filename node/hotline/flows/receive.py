@@ -71,12 +71,16 @@ class Receiver:
         raw_note, records = decode_batch(offer.body)
         if len(records) > self.batch_records_max:
             raise ProtocolError(
-                "too-large", f"a batch holds at most {self.batch_records_max} records", extra={"credit": self.batch_records_max}
+                "too-large",
+                f"a batch holds at most {self.batch_records_max} records",
+                extra={"credit": self.batch_records_max},
             )
         # 5. Checkpoint syntax and origin.
         note, checkpoint = _open_checkpoint(raw_note, offer, self.node_id)
         if checkpoint.size != offer.first_index + len(records):
-            raise ProtocolError("malformed", "the checkpoint's size is not the first index plus the records", field="size")
+            raise ProtocolError(
+                "malformed", "the checkpoint's size is not the first index plus the records", field="size"
+            )
         leaves = [leaf_hash(record) for record in records]
         # The costly part of step 8, done before the stream is locked; its verdict counts in its place.
         verdict = await self._signature_verdict(note, checkpoint, offer.peer, directory)
@@ -98,7 +102,9 @@ class Receiver:
         try:
             await loop.run_in_executor(self.pool, verify_checkpoint, note, checkpoint, keys)
         except SignatureInvalid:
-            return ProtocolError("bad-signature", "the checkpoint is not signed by every active stream key of the sender")
+            return ProtocolError(
+                "bad-signature", "the checkpoint is not signed by every active stream key of the sender"
+            )
         return None
 
     async def _store(
@@ -136,9 +142,7 @@ class Receiver:
         seal = self.vault.seal_record
         rows = [
             (idx, leaf, seal("inbox", head.id, idx, record))
-            for idx, leaf, record in zip(
-                range(first_new, edge.size), leaves[overlap:], records[overlap:], strict=True
-            )
+            for idx, leaf, record in zip(range(first_new, edge.size), leaves[overlap:], records[overlap:], strict=True)
         ]
         await inbound.store_batch(tx, head, edge, rows, receipt, now)
         await contacts.heard_from(tx, offer.peer, now)
@@ -237,5 +241,3 @@ async def _root_at(tx: Transaction, stream: int, batch: inbound.Held, size: int)
     leaves = await inbound.leaf_hashes(tx, stream, batch.first, size)
     edge: Edge = batch.edge_before.extend(leaves)
     return edge.root()
-
-

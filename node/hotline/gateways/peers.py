@@ -1,10 +1,11 @@
 """Calls to peers: one batch out, one verified answer back. Never raises for what a peer does; never retries."""
 
+from collections.abc import Callable
 
 from node.clock import Clock, parse_rfc3339
 from node.hotline.domain.delivery import BatchAnswer, Problem
 from node.platform.httpclient import PeerAnswer, PeerAnswerInvalid, PeerClient, PeerUnreachable
-from protocol.directory import NodeEntry
+from protocol.directory import Directory, NodeEntry
 from protocol.problems import RemoteProblem, parse_problem
 
 BATCH_TYPE = "application/vnd.hx.batch"
@@ -15,14 +16,16 @@ _RECEIPT_BYTES_MAX = 65_536
 class PeerGateway:
     """The door to every peer's endpoints."""
 
-    def __init__(self, client: PeerClient, clock: Clock) -> None:
-        """Take the signing client."""
+    def __init__(self, client: PeerClient, clock: Clock, directory: Callable[[], Directory], own_id: str) -> None:
+        """Take the signing client, and where a peer's keys are found."""
         self._client = client
         self._clock = clock
+        self._directory = directory
+        self._own_id = own_id
 
-    async def put_batch(self, peer: NodeEntry, epoch: int, first_index: int, body: bytes, own_id: str) -> BatchAnswer:
+    async def put_batch(self, peer: NodeEntry, epoch: int, first_index: int, body: bytes) -> BatchAnswer:
         """PUT one batch to the peer's inbox and return its receipt or what went wrong."""
-        url = f"{peer.base_url.rstrip('/')}/peer/v1/inbox/{own_id}/{epoch}/{first_index}"
+        url = f"{peer.base_url.rstrip('/')}/peer/v1/inbox/{self._own_id}/{epoch}/{first_index}"
         try:
             answer = await self._client.request(
                 "PUT", url, peer_id=peer.id, body=body, content_type=BATCH_TYPE, answer_bytes_max=_RECEIPT_BYTES_MAX
@@ -64,5 +67,3 @@ def _count(remote: RemoteProblem, member: str) -> int | None:
 def _retry_after_s(header: str | None) -> float | None:
     """Return the delay of a Retry-After in seconds; its date form is not used by HX/1."""
     return float(header) if header is not None and header.isdigit() and len(header) <= 6 else None  # noqa: PLR2004 - a million seconds is beyond any cap
-
-

@@ -34,7 +34,7 @@ async def heard_from(tx: Transaction, peer: str, now: datetime) -> None:
         now - _HEARD_RESOLUTION,
     )
     if changed is not None:
-        await tx.notify(f"deliver:{peer}")
+        await tx.notify("deliver")
 
 
 async def reached(tx: Transaction, peer: str, now: datetime) -> None:
@@ -50,9 +50,7 @@ async def reached(tx: Transaction, peer: str, now: datetime) -> None:
     )
 
 
-async def failed(
-    tx: Transaction, peer: str, problem: str, retry_at: datetime, clock_skew_s: int | None
-) -> None:
+async def failed(tx: Transaction, peer: str, problem: str, retry_at: datetime, clock_skew_s: int | None) -> None:
     """Note a failure and when to try again."""
     await tx.execute(
         "INSERT INTO peers (node_id, failures, retry_at, last_problem, clock_skew_s) VALUES ($1, 1, $2, $3, $4) "

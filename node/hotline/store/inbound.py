@@ -87,7 +87,9 @@ async def store_batch(
 ) -> None:
     """Append records (`idx`, leaf hash, sealed bytes), the new edge and the receipt in one go."""
     await tx.copy(
-        "inbox", ("stream", "idx", "leaf_hash", "record_enc"), [(head.id, idx, leaf, sealed) for idx, leaf, sealed in rows]
+        "inbox",
+        ("stream", "idx", "leaf_hash", "record_enc"),
+        [(head.id, idx, leaf, sealed) for idx, leaf, sealed in rows],
     )
     await tx.execute(
         "INSERT INTO inbound_batches (stream, size, first, edge_before, receipt, received_at) "

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from node.platform.database import Transaction
+from node.platform.database import Row, Transaction
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,14 +106,16 @@ async def cases_by_reference(
     return {row["reference"]: (row["id"], row["content_digest"]) for row in rows}
 
 
-async def items_of_cases(tx: Transaction, case_ids: Sequence[UUID]) -> dict[UUID, list[UUID]]:
-    """Return the item ids of each case, the page first."""
-    found: dict[UUID, list[UUID]] = {}
+async def items_of_cases(tx: Transaction, case_ids: Sequence[UUID]) -> dict[UUID, list[Row]]:
+    """Return (id, state, duplicate_of) of the items of each case, the page first."""
+    found: dict[UUID, list[Row]] = {}
     rows = await tx.fetch(
-        "SELECT id, case_id FROM items WHERE case_id = ANY($1) ORDER BY case_id, page_id NULLS FIRST, id", case_ids
+        "SELECT id, case_id, state, duplicate_of FROM items WHERE case_id = ANY($1) "
+        "ORDER BY case_id, page_id NULLS FIRST, id",
+        case_ids,
     )
     for row in rows:
-        found.setdefault(row["case_id"], []).append(row["id"])
+        found.setdefault(row["case_id"], []).append(row)
     return found
 
 
@@ -190,7 +192,18 @@ def _item_values(row: ItemRow, now: datetime) -> tuple[object, ...]:
         came.evidence_enc,
         now,
     )
-    return (*head, came.stream, came.idx, row.state, row.reason, *located, row.qualification, came.qualification, now, now)
+    return (
+        *head,
+        came.stream,
+        came.idx,
+        row.state,
+        row.reason,
+        *located,
+        row.qualification,
+        came.qualification,
+        now,
+        now,
+    )
 
 
 async def copy_items(tx: Transaction, rows: Sequence[ItemRow], now: datetime) -> None:

@@ -78,6 +78,18 @@ async def write_verdicts(tx: Transaction, rows: Sequence[Located], now: datetime
     await leave_queue(tx, [row.id for row in rows])
 
 
+async def requeue(tx: Transaction, ids: Sequence[UUID], now: datetime) -> None:
+    """Put items (back) into the queue for location, due now."""
+    if ids:
+        await tx.execute(
+            "INSERT INTO location_queue (item_id, due_at, attempts) SELECT id, $2, 0 FROM unnest($1::uuid[]) AS id "
+            "ON CONFLICT DO NOTHING",
+            ids,
+            now,
+        )
+        await tx.notify("locate")
+
+
 async def leave_queue(tx: Transaction, ids: Sequence[UUID]) -> None:
     """Take items off the queue for location."""
     if ids:
@@ -87,7 +99,7 @@ async def leave_queue(tx: Transaction, ids: Sequence[UUID]) -> None:
 async def locked_states(tx: Transaction, ids: Sequence[UUID]) -> dict[UUID, Row]:
     """Lock these items in the order of their ids and return their state and qualification."""
     rows = await tx.fetch(
-        "SELECT id, state, verdict, qualification FROM items WHERE id = ANY($1) ORDER BY id FOR UPDATE", ids
+        "SELECT id, state, reason, qualification FROM items WHERE id = ANY($1) ORDER BY id FOR UPDATE", ids
     )
     return {row["id"]: row for row in rows}
 
@@ -122,21 +134,28 @@ async def lock_ready(tx: Transaction, limit: int) -> list[Row]:
     return await tx.fetch(_READY, limit)
 
 
-async def write_routes(
-    tx: Transaction,
-    rows: Sequence[tuple[UUID, str, str | None, str | None, str | None]],
-    now: datetime,
-) -> None:
-    """Write (`id`, state, reason, assigned country, assigned node) of routed items."""
+@dataclass(frozen=True, slots=True)
+class Move:
+    """Where a routed item goes."""
+
+    id: UUID
+    state: str
+    reason: str | None
+    assigned_country: str | None
+    assigned_node: str | None
+
+
+async def write_routes(tx: Transaction, rows: Sequence[Move], now: datetime) -> None:
+    """Write the routes of items."""
     await tx.execute(
         "UPDATE items SET state = r.state, reason = r.reason, assigned_country = r.country, assigned_node = r.node, "
         "updated_at = $6 FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[]) "
         "AS r(id, state, reason, country, node) WHERE items.id = r.id",
-        [row[0] for row in rows],
-        [row[1] for row in rows],
-        [row[2] for row in rows],
-        [row[3] for row in rows],
-        [row[4] for row in rows],
+        [row.id for row in rows],
+        [row.state for row in rows],
+        [row.reason for row in rows],
+        [row.assigned_country for row in rows],
+        [row.assigned_node for row in rows],
         now,
     )
 

@@ -140,9 +140,7 @@ async def leaf_hashes(tx: Transaction, stream: int, size: int) -> list[bytes]:
     return [row["leaf_hash"] for row in rows]
 
 
-async def store_receipt(
-    tx: Transaction, stream: int, size: int, note: bytes, acked: Edge, now: datetime
-) -> None:
+async def store_receipt(tx: Transaction, stream: int, size: int, note: bytes, acked: Edge, now: datetime) -> None:
     """Keep a verified receipt for `size` and move the cursor to `acked`, which it covers; a repeat changes nothing."""
     await tx.execute(
         "INSERT INTO receipts (stream, size, note, received_at) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING",

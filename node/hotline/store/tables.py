@@ -36,9 +36,10 @@ api_keys = sa.Table(
     metadata,
     sa.Column("id", sa.Text, primary_key=True),
     sa.Column("name", sa.Text, nullable=False),
-    sa.Column("role", sa.Text, nullable=False),
+    sa.Column("roles", pg.ARRAY(sa.Text), nullable=False),
     sa.Column("secret_sha256", sa.LargeBinary, nullable=False),
     sa.Column("created_at", _time, nullable=False),
+    sa.Column("expires_at", _time),
     sa.Column("revoked_at", _time),
     comment="Keys of machines that call the API",
 )

@@ -1,0 +1,308 @@
+"""Puts a node together from its settings: opens what it stands on, hands each flow what it works with, closes all."""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+
+import aiohttp
+
+from geo.locator import Locator, open_locator
+from node.clock import Clock
+from node.errors import OperatorError
+from node.hotline.domain.delivery import BatchAnswer, Problem
+from node.hotline.flows.apply import Applier
+from node.hotline.flows.assess import Assessor
+from node.hotline.flows.deliver import Sender
+from node.hotline.flows.dispatch import Dispatcher
+from node.hotline.flows.intake import Intake
+from node.hotline.flows.locate import Locating
+from node.hotline.flows.prove import Prover
+from node.hotline.flows.receive import Receiver
+from node.hotline.gateways.peers import PeerGateway
+from node.hotline.store import directories
+from node.hotline.store.tables import metadata
+from node.hotline.store.vault import Vault, load_vault
+from node.platform import migrate
+from node.platform.database import DATABASE_ERRORS, Database
+from node.platform.embedded import EmbeddedPostgres
+from node.platform.fieldcrypto import MasterKey
+from node.platform.httpclient import PeerClient
+from node.platform.keyfiles import NodeKeys
+from node.platform.membership import Membership
+from node.platform.signals import Signals
+from node.platform.telemetry import Logger, Metrics
+from node.settings import Settings, check_at_start
+from protocol.directory import Directory, NodeEntry
+from protocol.keys import KeyUse
+
+ROLE = "hotline"
+DATABASE_NAME = "hotline"
+#: Signing, verifying and decrypting release the interpreter lock: two threads keep the event loop free (ARCHITECTURE).
+CRYPTO_THREADS = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """The database and the open field keys: all that a command needs that only reads and writes rows."""
+
+    settings: Settings
+    clock: Clock
+    db: Database
+    vault: Vault
+
+    def intake(self) -> Intake:
+        """Return the flow that takes reports in."""
+        return Intake(self.db, self.vault, self.clock.now, self.settings.forward_unqualified)
+
+    def assessor(self) -> Assessor:
+        """Return the flow that sets a qualification."""
+        return Assessor(self.db, self.clock.now, self.settings.forward_unqualified)
+
+    def prover(self) -> Prover:
+        """Return the flow that writes proofs."""
+        return Prover(self.db, self.vault)
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A whole node: what its doors and loops work with."""
+
+    settings: Settings
+    clock: Clock
+    log: Logger
+    metrics: Metrics
+    signals: Signals
+    store: Store
+    db: Database
+    keys: NodeKeys
+    membership: Membership
+    locator: Locator
+    locating: Locating
+    dispatcher: Dispatcher
+    sender: Sender
+    receiver: Receiver
+    applier: Applier
+
+    def directory(self) -> Directory:
+        """Return the membership directory in use."""
+        return self.membership.current()
+
+
+class _DeliveryWatch:
+    """Counts and logs what happens to batches."""
+
+    def __init__(self, metrics: Metrics, log: Logger) -> None:
+        self._metrics = metrics
+        self._log = log
+
+    def receipted(self, peer: str, records: int) -> None:
+        self._metrics.records_sent.labels(peer=peer).inc(records)
+        self._metrics.receipts.labels(peer=peer).inc()
+        self._metrics.batches.labels(peer=peer, outcome="receipted").inc()
+        self._log.info("batch receipted", action="deliver.receipt", peer=peer, records=records)
+
+    def failed(self, peer: str, problem: Problem, *, alarm: bool) -> None:
+        self._metrics.problems.labels(code=problem.code, direction="met").inc()
+        self._metrics.batches.labels(peer=peer, outcome="failed").inc()
+        say = self._log.error if alarm else self._log.warning
+        say("batch not taken", action="deliver.failed", peer=peer, code=problem.code, alarm=alarm)
+
+
+@contextmanager
+def database_url(settings: Settings) -> Iterator[str]:
+    """Yield the address of the database, starting the private PostgreSQL while the block runs if that is configured."""
+    if not settings.embedded_database:
+        yield settings.database_url
+        return
+    with EmbeddedPostgres.start(settings.embedded_database_dir) as server:
+        server.create_database(DATABASE_NAME)
+        yield server.url(DATABASE_NAME)
+
+
+MakeDatabase = Callable[..., Database]
+
+
+@asynccontextmanager
+async def open_database(
+    settings: Settings, *, metrics: Metrics | None = None, make: MakeDatabase = Database
+) -> AsyncIterator[Database]:
+    """Yield the database after a first contact; raises OperatorError when it cannot be reached."""
+
+    def observe(name: str, seconds: float) -> None:
+        if metrics is not None:
+            metrics.transaction_seconds.labels(name=name).observe(seconds)
+
+    with database_url(settings) as url:
+        db = make(url, pool_size=settings.database_pool_size, observe=observe)
+        try:
+            try:
+                async with db.transaction("start.contact") as tx:
+                    await tx.value("SELECT 1")
+            except DATABASE_ERRORS as error:
+                raise OperatorError(f"The database cannot be reached ({type(error).__name__}).") from None
+            yield db
+        finally:
+            await db.close()
+
+
+@asynccontextmanager
+async def open_store(
+    settings: Settings, *, clock: Clock, metrics: Metrics | None = None, make: MakeDatabase = Database
+) -> AsyncIterator[Store]:
+    """Yield the store; raises OperatorError when the database, its schema or the field keys are not as they must be."""
+    async with open_database(settings, metrics=metrics, make=make) as db:
+        if not await migrate.is_current(db.engine, ROLE, metadata):
+            raise OperatorError("The database schema is not the one of this version; run `hotline migrate`.")
+        async with db.transaction("start.keys") as tx:
+            vault = await load_vault(tx, MasterKey.load(settings))
+        yield Store(settings, clock, db, vault)
+
+
+@asynccontextmanager
+async def assemble(
+    settings: Settings, *, clock: Clock, log: Logger, make: MakeDatabase = Database
+) -> AsyncIterator[Node]:
+    """Yield a whole node and close it after; raises OperatorError, one sentence, for anything that makes no sense."""
+    check_at_start(settings)
+    metrics = Metrics.create()
+    pool = ThreadPoolExecutor(CRYPTO_THREADS, thread_name_prefix="crypto")
+    connector = aiohttp.TCPConnector(limit=0, limit_per_host=settings.batches_in_flight_max * 2, keepalive_timeout=60)
+    try:
+        async with (
+            open_store(settings, clock=clock, metrics=metrics, make=make) as store,
+            aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar(), trust_env=False) as session,
+        ):
+            membership = await _membership(settings, store, clock)
+            locator = await asyncio.to_thread(
+                open_locator,
+                country_databases=settings.geo_country_databases,
+                asn_databases=settings.geo_asn_databases,
+                servers=settings.dns_servers,
+                allow_reserved=settings.geo_allow_reserved,
+                timeout_s=settings.dns_timeout_ms / 1000,
+                tries_max=settings.dns_tries_max,
+                concurrency_max=settings.dns_concurrency_max,
+                clock_now=clock.now,
+            )
+            try:
+                yield _node(settings, clock, log, metrics, store, membership, locator, session, pool)
+            finally:
+                await locator.close()
+    finally:
+        pool.shutdown(wait=True)
+
+
+async def _membership(settings: Settings, store: Store, clock: Clock) -> Membership:
+    async def accept(version: int, sha256: bytes) -> None:
+        async with store.db.transaction("directory.accept") as tx:
+            await directories.accept(tx, version, sha256, clock.now())
+
+    membership = Membership(settings.directory_file, settings.directory_authority, accept)
+    await membership.start()
+    if settings.node_id not in membership.current().nodes:
+        raise OperatorError(f"The membership directory does not list this node ({settings.node_id}).")
+    return membership
+
+
+def _check_keys(settings: Settings, keys: NodeKeys, directory: Directory, clock: Clock) -> None:
+    """Refuse to start with keys that the directory does not list: every peer would refuse what we sign."""
+    for use in (KeyUse.HTTP, KeyUse.STREAM, KeyUse.RECEIPT):
+        listed = set(directory.verification_keys(settings.node_id, use, clock.now()))
+        held = {key.public() for key in keys.signing(use)}
+        if not listed or not listed <= held:
+            raise OperatorError(f"The directory lists other {use} keys for this node than those in keys_dir.")
+
+
+def _node(
+    settings: Settings,
+    clock: Clock,
+    log: Logger,
+    metrics: Metrics,
+    store: Store,
+    membership: Membership,
+    locator: Locator,
+    session: aiohttp.ClientSession,
+    pool: Executor,
+) -> Node:
+    keys = NodeKeys.load(settings.keys_dir)
+    _check_keys(settings, keys, membership.current(), clock)
+    gateway = PeerGateway(
+        PeerClient(session, keys.http, keys.http.public().thumbprint(), clock),
+        clock,
+        membership.current,
+        settings.node_id,
+    )
+
+    async def put_batch(peer: NodeEntry, epoch: int, first_index: int, body: bytes) -> BatchAnswer:
+        with metrics.delivery_batch_seconds.labels(peer=peer.id).time():
+            return await gateway.put_batch(peer, epoch, first_index, body)
+
+    return Node(
+        settings=settings,
+        clock=clock,
+        log=log,
+        metrics=metrics,
+        signals=Signals(),
+        store=store,
+        db=store.db,
+        keys=keys,
+        membership=membership,
+        locator=locator,
+        locating=Locating(
+            db=store.db,
+            vault=store.vault,
+            locate=locator.locate,
+            observe=lambda kind: metrics.items_located.labels(kind=kind).inc(),
+            clock_now=clock.now,
+            draw=random.random,
+            items_max=settings.locate_batch_items_max,
+            attempts_max=settings.locate_attempts_max,
+            retry_base_s=settings.locate_retry_base_s,
+            forward_unqualified=settings.forward_unqualified,
+        ),
+        dispatcher=Dispatcher(
+            node_id=settings.node_id,
+            db=store.db,
+            vault=store.vault,
+            clock_now=clock.now,
+            items_max=settings.batch_records_max,
+            forward_unqualified=settings.forward_unqualified,
+            deliver_by_days=settings.deliver_by_days,
+            retain_days=settings.retain_days,
+        ),
+        sender=Sender(
+            node_id=settings.node_id,
+            db=store.db,
+            vault=store.vault,
+            stream_keys=keys.signing(KeyUse.STREAM),
+            pool=pool,
+            put_batch=put_batch,
+            watch=_DeliveryWatch(metrics, log),
+            clock_now=clock.now,
+            draw=random.random,
+            batch_records_max=settings.batch_records_max,
+            batch_bytes_max=settings.batch_bytes_max,
+            batches_in_flight_max=settings.batches_in_flight_max,
+            backoff_base_s=settings.backoff_base_s,
+            backoff_cap_s=settings.backoff_cap_s,
+        ),
+        receiver=Receiver(
+            node_id=settings.node_id,
+            db=store.db,
+            vault=store.vault,
+            receipt_keys=keys.signing(KeyUse.RECEIPT),
+            pool=pool,
+            batch_records_max=settings.batch_records_max,
+            clock_now=clock.now,
+        ),
+        applier=Applier(
+            node_id=settings.node_id,
+            db=store.db,
+            vault=store.vault,
+            clock_now=clock.now,
+            records_max=settings.batch_records_max,
+        ),
+    )

@@ -1,0 +1,166 @@
+"""The loops of a running node: locate, dispatch, deliver to each peer, apply, and the housekeeping on a schedule.
+
+Each loop must survive whatever one round meets: it logs, counts and goes on. A wake-up only saves waiting.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from datetime import timedelta
+
+from apscheduler.schedulers.asyncio import AsyncIOScheduler
+
+from node.hotline.assembly import Node
+from node.hotline.store import contacts, inbound, items, outbound
+from node.platform.database import DATABASE_ERRORS
+from protocol.directory import NodeEntry
+
+#: After an unforeseen error a loop rests this long, so that it cannot spin.
+_REST_S = 1.0
+
+
+class Jobs:
+    """Starts, watches and stops the loops of one process."""
+
+    def __init__(self, node: Node) -> None:
+        """Take the assembled node; nothing runs yet."""
+        self._node = node
+        self._stop = asyncio.Event()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._scheduler = AsyncIOScheduler(timezone="UTC")
+        self._delivering: dict[str, asyncio.Task[None]] = {}
+
+    def start(self) -> None:
+        """Start every loop."""
+        node, poll_s = self._node, self._node.settings.poll_s
+        self._spawn(node.db.listen(node.signals.wake, stop=self._stop, retry_s=poll_s))
+        self._spawn(self._loop("locate", "locate", node.locating.run_once))
+        self._spawn(self._loop("dispatch", "dispatch", lambda: node.dispatcher.run_once(node.directory())))
+        self._spawn(self._loop("apply", "apply", lambda: node.applier.run_once(node.directory())))
+        self._spawn(self._supervise_deliveries())
+        every = self._scheduler.add_job
+        every(self._survive, "interval", args=("prune", self._prune), seconds=60)
+        every(self._survive, "interval", args=("refresh", self._refresh), seconds=10)
+        every(self._survive, "interval", args=("gauges", self._gauges), seconds=15)
+        self._scheduler.start()
+
+    async def stop(self) -> None:
+        """Let every loop finish what it has in hand, at most `shutdown_s` seconds."""
+        self._stop.set()
+        self._scheduler.shutdown(wait=False)
+        self._node.signals.wake("*")
+        pending = {*self._tasks, *self._delivering.values()}
+        if pending:
+            _, late = await asyncio.wait(pending, timeout=self._node.settings.shutdown_s)
+            for task in late:
+                task.cancel()
+            if late:
+                await asyncio.wait(late)
+
+    def _spawn(self, work: Awaitable[None]) -> None:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _survive(self, name: str, work: Callable[[], Awaitable[object]]) -> object:
+        """Run one round; whatever it meets is logged and counted, never raised (STYLE: one of the two such loops)."""
+        try:
+            return await work()
+        except DATABASE_ERRORS as error:
+            self._node.log.warning("database not available", action=f"{name}.database", kind=type(error).__name__)
+        except Exception as error:  # noqa: BLE001 - the loop must survive; type and place are logged, never content
+            self._node.log.error(  # noqa: TRY400 - a traceback could hold content
+                "a loop met an unforeseen error", action=f"{name}.failed", kind=type(error).__name__, at=_place(error)
+            )
+        self._node.metrics.loop_errors.labels(loop=name).inc()
+        return None
+
+    async def _loop(self, name: str, topic: str, run_once: Callable[[], Awaitable[int]]) -> None:
+        while not self._stop.is_set():
+            done = await self._survive(name, run_once)
+            if done is None:
+                await self._pause(_REST_S)
+            elif not done:
+                await self._node.signals.wait(topic, self._node.settings.poll_s)
+
+    async def _pause(self, seconds: float) -> None:
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._stop.wait(), seconds)
+
+    async def _supervise_deliveries(self) -> None:
+        """Keep one delivery running for each peer that has a backlog and need not be left alone."""
+        while not self._stop.is_set():
+            due = await self._survive("deliver", self._peers_due)
+            for peer in due if isinstance(due, list) else []:
+                if peer.id not in self._delivering:
+                    task = asyncio.ensure_future(self._deliver(peer))
+                    self._delivering[peer.id] = task
+                    task.add_done_callback(lambda _, peer_id=peer.id: self._delivered(peer_id))
+            await self._node.signals.wait("deliver", self._node.settings.poll_s)
+
+    def _delivered(self, peer_id: str) -> None:
+        self._delivering.pop(peer_id, None)
+
+    async def _peers_due(self) -> list[NodeEntry]:
+        node = self._node
+        async with node.db.transaction("deliver.due") as tx:
+            backlog = await outbound.peers_with_backlog(tx)
+            known = {contact.node_id: contact for contact in await contacts.contacts(tx, backlog)}
+        now, directory = node.clock.now(), node.directory()
+        due = []
+        for peer_id in backlog:
+            entry = directory.nodes.get(peer_id)
+            retry_at = known[peer_id].retry_at if peer_id in known else None
+            if entry is not None and entry.state == "active" and (retry_at is None or retry_at <= now):
+                due.append(entry)
+        return due
+
+    async def _deliver(self, peer: NodeEntry) -> None:
+        """Deliver to one peer, unless another process does."""
+
+        async def run() -> None:
+            node = self._node
+            async with node.db.session_lock(f"deliver:{peer.id}") as held:
+                if held is not None:
+                    await node.sender.deliver(peer, node.directory(), lambda: self._stop.is_set() or not held())
+
+        await self._survive("deliver", run)
+
+    async def _prune(self) -> None:
+        node = self._node
+        now = node.clock.now()
+        async with node.db.transaction("prune.nonces") as tx:
+            await inbound.forget_nonces(tx, now - timedelta(seconds=node.settings.nonce_retention_s))
+
+    async def _refresh(self) -> None:
+        """Look for a newer directory and newer geolocation files."""
+        node = self._node
+        await node.membership.refresh()
+        await asyncio.to_thread(node.locator.refresh)
+
+    async def _gauges(self) -> None:
+        node = self._node
+        now = node.clock.now()
+        async with node.db.transaction("gauges.read") as tx:
+            depths = await items.queue_depths(tx)
+            met = await contacts.contacts(tx)
+        for queue, depth in depths.items():
+            node.metrics.queue_depth.labels(queue=queue).set(depth)
+        for contact in met:
+            if contact.last_reached_at is not None:
+                age = (now - contact.last_reached_at).total_seconds()
+                node.metrics.peer_last_contact_seconds.labels(peer=contact.node_id).set(age)
+            wait_s = 0.0 if contact.retry_at is None else max(0.0, (contact.retry_at - now).total_seconds())
+            node.metrics.peer_backoff_seconds.labels(peer=contact.node_id).set(wait_s)
+            node.metrics.peer_clock_skew_seconds.labels(peer=contact.node_id).set(contact.clock_skew_s or 0)
+        for info in node.locator.databases():
+            node.metrics.database_age_days.labels(path=info.path.name).set(info.age_days)
+        node.metrics.directory_age_seconds.set((now - node.directory().issued_at).total_seconds())
+
+
+def _place(error: BaseException) -> str:
+    """Name the file and line an error comes from, without its text (which could hold content)."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return "unknown" if trace is None else f"{trace.tb_frame.f_code.co_filename.rsplit('/', 1)[-1]}:{trace.tb_lineno}"

@@ -1,0 +1,344 @@
+"""What a report and an outcome say: their members, rules and wire form; never the envelope around them.
+
+The rules are the same for what we make and for what a peer sent, and each error names the member, not its value.
+"""
+
+import re
+from collections.abc import Iterator
+from datetime import datetime
+from itertools import pairwise
+from string import ascii_uppercase
+from typing import Final, NoReturn
+
+import msgspec
+
+from protocol import codes
+from protocol.checkpoint import StreamId
+from protocol.errors import ProtocolError
+from protocol.timestamps import format_time
+
+SCHEMA: Final = 1
+
+# As long as a request line that servers commonly take.
+URL_BYTES_MAX: Final = 8192
+TEXT_BYTES_MAX: Final = 256
+HASHES_MAX: Final = 64
+REASONS_MAX: Final = 32
+# An outcome with all its ranges and refusals then stays under the bytes of a record.
+RANGES_MAX: Final = 400
+REFUSALS_MAX: Final = 100
+
+_COUNTRY_REASON: Final = "this is not a country code of two capital letters"
+_CONFIDENCE_MAX: Final = 100
+_UUID7: Final = re.compile("[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
+_TOKEN: Final = re.compile("[a-z0-9][a-z0-9_-]{0,63}")
+_HEX: Final = re.compile("[0-9a-f]+")
+_COUNTRIES: Final = frozenset(first + second for first in ascii_uppercase for second in ascii_uppercase)
+_PATH: Final = re.compile(r"[A-Za-z0-9_.\[\]-]{1,80}")
+_CONTROL: Final = re.compile("[\x00-\x1f\x7f]")
+
+
+class Hash(msgspec.Struct, frozen=True):
+    """A hash of the media file, in lower-case hex."""
+
+    alg: codes.HashAlgorithm
+    value: str
+
+
+class Flags(msgspec.Struct, frozen=True, kw_only=True):
+    """Marks of a qualification; None where nobody has looked."""
+
+    virtual: bool | None = None
+    user_generated: bool | None = None
+    child_modelling: bool | None = None
+
+
+class Qualification(msgspec.Struct, frozen=True, kw_only=True):
+    """How a hotline qualified the item: the finding, the `law` it rests on, when, and `by` whom."""
+
+    classification: codes.Classification
+    at: datetime
+    age: codes.Age | None = None
+    gender: codes.Gender | None = None
+    flags: Flags | None = None
+    law: str | None = None
+    by: str | None = None
+
+
+class Hosting(msgspec.Struct, frozen=True, kw_only=True):
+    """Where the item is hosted, as far as is known, and to whom that leads.
+
+    `country` and `registered_country` are two capital letters as a database gave them (some use codes ISO 3166 has
+    not assigned), `assigned_country` is the country whose hotline is asked. `confidence` is 0 to 100, `reasons` are
+    tokens, `evidence` is any object of strict JSON.
+    """
+
+    country: str | None
+    assigned_country: str
+    confidence: int
+    reasons: tuple[str, ...]
+    evidence: dict[str, object]
+    registered_country: str | None = None
+
+    def __repr__(self) -> str:
+        # Evidence holds host names.
+        return f"Hosting({self.country} to {self.assigned_country})"
+
+
+class ReportBody(msgspec.Struct, frozen=True, kw_only=True):
+    """A content item, told to the hotline that is competent for it.
+
+    `url` is the string as it was received. `page` is the item of the page that a media URL stands on.
+    `received_at` is the hotline's clock, `reported_at` the public's. None means "not said" and is not sent.
+    """
+
+    url: str
+    kind: codes.Kind
+    channel: codes.Channel
+    received_at: datetime
+    hosting: Hosting
+    schema: int = SCHEMA
+    page: str | None = None
+    referrer: str | None = None
+    hashes: tuple[Hash, ...] = ()
+    site_type: codes.SiteType | None = None
+    commerciality: codes.Commerciality | None = None
+    payment_methods: tuple[codes.PaymentMethod, ...] = ()
+    reference: str | None = None
+    reported_at: datetime | None = None
+    qualification: Qualification | None = None
+
+    def __repr__(self) -> str:
+        # A reported URL must not reach a log through a traceback or an assertion.
+        return f"ReportBody(kind={self.kind}, channel={self.channel})"
+
+
+class Refusal(msgspec.Struct, frozen=True, kw_only=True):
+    """One record refused for good: its `index`, its `id` where that could be read, a code of the error registry."""
+
+    index: int
+    id: str | None
+    code: str
+    detail: str
+    field: str | None = None
+
+
+class OutcomeBody(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of the records of `stream`, named by its origin line.
+
+    `accepted` and `kept` (stored, of a type not understood) are inclusive index ranges, ascending and disjoint; no
+    index is spoken of twice.
+    """
+
+    stream: str
+    accepted: tuple[tuple[int, int], ...]
+    kept: tuple[tuple[int, int], ...]
+    refused: tuple[Refusal, ...]
+    schema: int = SCHEMA
+
+
+def invalid(field: str, reason: str) -> NoReturn:
+    """Raise ProtocolError `schema-invalid` for a member; the reason never holds the value."""
+    raise ProtocolError("schema-invalid", reason, field=field)
+
+
+def check_uuid(value: str, field: str) -> None:
+    """Raise ProtocolError `schema-invalid` unless this is a UUIDv7 (RFC 9562, section 5.7) in lower case."""
+    if not _UUID7.fullmatch(value):
+        invalid(field, "this is not a UUIDv7 in lower case")
+
+
+def check_token(value: str, field: str) -> None:
+    """Raise ProtocolError `schema-invalid` unless this is a token: `[a-z0-9_-]`, at most 64 characters."""
+    if not _TOKEN.fullmatch(value):
+        invalid(field, "this is not a token")
+
+
+def check_report(body: ReportBody) -> None:
+    """Raise ProtocolError `schema-invalid` for what the types alone do not rule out."""
+    _check_schema(body.schema)
+    _check_text(body.url, "body.url", URL_BYTES_MAX)
+    if body.referrer is not None:
+        _check_text(body.referrer, "body.referrer", URL_BYTES_MAX)
+    if body.reference is not None:
+        _check_text(body.reference, "body.reference")
+    if (body.page is None) is not (body.kind is codes.Kind.PAGE):
+        invalid("body.page", "a media item names its page, and a page none")
+    if body.page is not None:
+        check_uuid(body.page, "body.page")
+    if len(body.hashes) > HASHES_MAX:
+        invalid("body.hashes", f"there are more than {HASHES_MAX} hashes")
+    for number, one in enumerate(body.hashes):
+        if len(one.value) != codes.HASH_HEX_DIGITS[one.alg] or not _HEX.fullmatch(one.value):
+            invalid(f"body.hashes[{number}].value", "this is not a hash of its algorithm in lower-case hex")
+    if len(set(body.payment_methods)) != len(body.payment_methods):
+        invalid("body.payment_methods", "a payment method occurs twice")
+    if body.qualification is not None:
+        _check_qualification(body.qualification)
+    _check_hosting(body.hosting)
+
+
+def _check_schema(schema: int) -> None:
+    if schema != SCHEMA:
+        invalid("body.schema", "this is not a version of the schema known here")
+
+
+def _check_qualification(qualification: Qualification) -> None:
+    if qualification.law is not None:
+        _check_text(qualification.law, "body.qualification.law")
+    if qualification.by is not None:
+        _check_text(qualification.by, "body.qualification.by")
+
+
+def _check_hosting(hosting: Hosting) -> None:
+    if hosting.country is not None and hosting.country not in _COUNTRIES:
+        invalid("body.hosting.country", _COUNTRY_REASON)
+    if hosting.registered_country is not None and hosting.registered_country not in _COUNTRIES:
+        invalid("body.hosting.registered_country", _COUNTRY_REASON)
+    if hosting.assigned_country not in _COUNTRIES:
+        invalid("body.hosting.assigned_country", _COUNTRY_REASON)
+    if not 0 <= hosting.confidence <= _CONFIDENCE_MAX:
+        invalid("body.hosting.confidence", f"the confidence is from 0 to {_CONFIDENCE_MAX}")
+    if len(hosting.reasons) > REASONS_MAX or not all(map(_TOKEN.fullmatch, hosting.reasons)):
+        invalid("body.hosting.reasons", f"this is not a list of at most {REASONS_MAX} tokens")
+
+
+def _check_text(text: str, field: str, bytes_max: int = TEXT_BYTES_MAX) -> None:
+    """Require one line of Unicode that is not empty and has at most `bytes_max` bytes in UTF-8."""
+    if text.isascii() and text.isprintable() and 0 < len(text) <= bytes_max:
+        # Nearly all text ends here; the rest says exactly what is wrong with the other.
+        return
+    if not text or _CONTROL.search(text):
+        invalid(field, "this is empty or holds a control character")
+    try:
+        size = len(text.encode())
+    except UnicodeEncodeError:
+        raise ProtocolError("schema-invalid", "this is not Unicode text", field=field) from None
+    if size > bytes_max:
+        invalid(field, f"this has more than {bytes_max} bytes")
+
+
+def check_outcome(body: OutcomeBody) -> None:
+    """Raise ProtocolError `schema-invalid` for what the types alone do not rule out."""
+    _check_schema(body.schema)
+    try:
+        StreamId.parse(body.stream)
+    except ProtocolError:
+        invalid("body.stream", "this is not the origin of an HX/1 stream")
+    if len(body.accepted) + len(body.kept) > RANGES_MAX:
+        invalid("body.accepted", f"accepted and kept have more than {RANGES_MAX} ranges")
+    if len(body.refused) > REFUSALS_MAX:
+        invalid("body.refused", f"there are more than {REFUSALS_MAX} refusals")
+    _check_ranges(body.accepted, "body.accepted")
+    _check_ranges(body.kept, "body.kept")
+    _check_ranges(tuple((one.index, one.index) for one in body.refused), "body.refused")
+    spoken = sorted([*body.accepted, *body.kept, *((one.index, one.index) for one in body.refused)])
+    if any(after[0] <= before[1] for before, after in pairwise(spoken)):
+        invalid("body", "the outcome speaks twice of one index")
+    for number, one in enumerate(body.refused):
+        _check_refusal(one, f"body.refused[{number}]")
+
+
+def _check_ranges(ranges: tuple[tuple[int, int], ...], field: str) -> None:
+    end = -1
+    for first, last in ranges:
+        if not end < first <= last:
+            invalid(field, "the indices are not ascending and disjoint")
+        end = last
+
+
+def _check_refusal(refusal: Refusal, field: str) -> None:
+    if refusal.id is not None:
+        check_uuid(refusal.id, f"{field}.id")
+    check_token(refusal.code, f"{field}.code")
+    _check_text(refusal.detail, f"{field}.detail")
+    if refusal.field is not None and not _PATH.fullmatch(refusal.field):
+        invalid(f"{field}.field", "this is not the path of a member")
+
+
+def split_outcome(body: OutcomeBody) -> Iterator[OutcomeBody]:
+    """Yield outcomes that together say what `body` says, each within RANGES_MAX and REFUSALS_MAX."""
+    ranges = [("accepted", one) for one in body.accepted] + [("kept", one) for one in body.kept]
+    refused = list(body.refused)
+    while True:
+        now, ranges = ranges[:RANGES_MAX], ranges[RANGES_MAX:]
+        yield OutcomeBody(
+            stream=body.stream,
+            accepted=tuple(one for name, one in now if name == "accepted"),
+            kept=tuple(one for name, one in now if name == "kept"),
+            refused=tuple(refused[:REFUSALS_MAX]),
+        )
+        refused = refused[REFUSALS_MAX:]
+        if not ranges and not refused:
+            return
+
+
+def report_members(body: ReportBody) -> dict[str, object]:
+    """Return the body as it goes on the wire; members that say nothing are left out."""
+    hosting = body.hosting
+    members: dict[str, object] = {
+        "schema": body.schema,
+        "url": body.url,
+        "kind": body.kind,
+        "page": body.page,
+        "referrer": body.referrer,
+        "hashes": body.hashes,
+        "site_type": body.site_type,
+        "commerciality": body.commerciality,
+        "payment_methods": body.payment_methods or None,
+        "channel": body.channel,
+        "reference": body.reference,
+        "received_at": format_time(body.received_at),
+        "reported_at": None if body.reported_at is None else format_time(body.reported_at),
+        "qualification": None if body.qualification is None else _qualification_members(body.qualification),
+        "hosting": {
+            # Unlike other members it says something when it is null: that nobody could tell.
+            "country": hosting.country,
+            **({} if hosting.registered_country is None else {"registered_country": hosting.registered_country}),
+            "assigned_country": hosting.assigned_country,
+            "confidence": hosting.confidence,
+            "reasons": hosting.reasons,
+            "evidence": hosting.evidence,
+        },
+    }
+    return _said(members)
+
+
+def _qualification_members(qualification: Qualification) -> dict[str, object]:
+    flags = qualification.flags
+    return _said(
+        {
+            "classification": qualification.classification,
+            "age": qualification.age,
+            "gender": qualification.gender,
+            "flags": None if flags is None else _said(msgspec.structs.asdict(flags)),
+            "law": qualification.law,
+            "at": format_time(qualification.at),
+            "by": qualification.by,
+        },
+    )
+
+
+def outcome_members(body: OutcomeBody) -> dict[str, object]:
+    """Return the body as it goes on the wire."""
+    return {
+        "schema": body.schema,
+        "stream": body.stream,
+        "accepted": body.accepted,
+        "kept": body.kept,
+        "refused": [
+            # `id` is null where it could not be read; `field` is left out where there is none.
+            {
+                "index": one.index,
+                "id": one.id,
+                "code": one.code,
+                **({} if one.field is None else {"field": one.field}),
+                "detail": one.detail,
+            }
+            for one in body.refused
+        ],
+    }
+
+
+def _said(members: dict[str, object]) -> dict[str, object]:
+    return {name: value for name, value in members.items() if value is not None}

@@ -1,0 +1,374 @@
+"""One record (PROTOCOL section 3): bytes made once, then only read; never re-serialises what a peer sent."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final, TypeVar
+
+import msgspec
+
+from protocol.bodies import (
+    SCHEMA,
+    Flags,
+    Hash,
+    Hosting,
+    OutcomeBody,
+    Qualification,
+    Refusal,
+    ReportBody,
+    check_outcome,
+    check_report,
+    check_token,
+    check_uuid,
+    invalid,
+    outcome_members,
+    report_members,
+)
+from protocol.checkpoint import check_node_id
+from protocol.codes import RecordType
+from protocol.errors import ProtocolError
+from protocol.merkle import leaf_hash
+from protocol.strictjson import JSON_BYTES_MAX, check_tree, loads
+from protocol.timestamps import format_time, is_time
+
+__all__ = [
+    "Envelope",
+    "Flags",
+    "Handling",
+    "Hash",
+    "Hosting",
+    "OutcomeBody",
+    "Qualification",
+    "Record",
+    "Refusal",
+    "ReportBody",
+    "UnknownBody",
+    "check_addressing",
+    "encode_outcome",
+    "encode_report",
+    "parse_record",
+]
+
+VERSION: Final = 1
+HOPS_MAX: Final = 5
+CRIT_MAX: Final = 32
+
+_LEAF_HASH_HEX: Final = re.compile("[0-9a-f]{64}")
+_MEMBER: Final = re.compile(r"[A-Za-z0-9_.-]{1,80}")
+# The escape of U+0000: an odd number of backslashes before `u0000`.
+_NUL: Final = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
+# Where msgspec says the fault is. Its names are those of our own types, or `[...]` for any other.
+_MISSING: Final = re.compile("Object missing required field `([a-z0-9_]+)`")
+_FAULT_PATH: Final = re.compile(r" - at `\$\.?([a-z0-9_.\[\]]*)`$")
+
+
+class Handling(msgspec.Struct, frozen=True):
+    """What the receiver may do with the record (`purpose`, a token) and until when it may keep it."""
+
+    purpose: str
+    retain_until: datetime
+
+
+class Envelope(msgspec.Struct, frozen=True):
+    """The members that every record has, in their order on the wire.
+
+    `id`, `case` and `item` are UUIDv7 in lower case; `iss`, `aud` and `hops` node ids; `parent` is a leaf hash in
+    hex; `deliver_by` is None where nothing falls due. `body` is the object as it was decoded, unknown members
+    included; `Record.body` is its typed reading.
+    """
+
+    v: int
+    type: str
+    id: str
+    case: str
+    item: str
+    iss: str
+    aud: str
+    iat: datetime
+    parent: str | None
+    hops: tuple[str, ...]
+    deliver_by: datetime | None
+    handling: Handling
+    crit: tuple[str, ...]
+    body: dict[str, object]
+
+    def __repr__(self) -> str:
+        # The body holds a URL, which must not reach a log through a traceback or an assertion.
+        return f"Envelope({self.type}, {self.id})"
+
+
+@dataclass(frozen=True, slots=True)
+class UnknownBody:
+    """A body of a type or schema version that is not read here; the record is kept all the same.
+
+    `schema` is None where the body does not say it in an integer.
+    """
+
+    schema: int | None
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Record:
+    """A record: its bytes, their RFC 6962 leaf hash (PROTOCOL: `record_hash`), and what they say."""
+
+    raw: bytes
+    leaf_hash: bytes
+    envelope: Envelope
+    body: ReportBody | OutcomeBody | UnknownBody
+
+    def __repr__(self) -> str:
+        return f"Record({self.envelope.type}, {self.envelope.id})"
+
+
+# Times have one spelling, which the types alone do not hold them to.
+_ENVELOPE_TIMES: Final = (("iat",), ("deliver_by",), ("handling", "retain_until"))
+_REPORT_TIMES: Final = (("received_at",), ("reported_at",), ("qualification", "at"))
+_ENVELOPE_MEMBERS: Final = frozenset(Envelope.__struct_fields__)
+_BODY_MEMBERS: Final[dict[str, frozenset[str]]] = {
+    RecordType.REPORT: frozenset(f"body.{name}" for name in ReportBody.__struct_fields__),
+    RecordType.OUTCOME: frozenset(f"body.{name}" for name in OutcomeBody.__struct_fields__),
+}
+_ENCODER: Final = msgspec.json.Encoder()
+_Typed = TypeVar("_Typed")
+
+
+def parse_record(raw: bytes) -> Record:
+    """Return what a record's bytes say, or refuse it for good.
+
+    Checked in this order, each step with its code of the error registry: size (`too-large`), strict JSON
+    (`malformed`), envelope (`schema-invalid`), critical members (`unknown-critical`), body (`schema-invalid`).
+    Whether it may come from this peer to this node is `check_addressing`. Errors name the member, never its value.
+    """
+    # 1. Size.
+    if len(raw) > JSON_BYTES_MAX:
+        raise ProtocolError("too-large", f"a record has at most {JSON_BYTES_MAX} bytes")
+    # 2. Strict JSON, on one line, because a batch holds one record a line.
+    if b"\n" in raw:
+        raise ProtocolError("malformed", "the record holds a line break")
+    tree = loads(raw)
+    if not isinstance(tree, dict):
+        raise ProtocolError("malformed", "the record is no JSON object")
+    _refuse_nul(raw)
+    # 3. Envelope.
+    envelope = _typed(tree, Envelope, "")
+    _check_spelling(tree, _ENVELOPE_TIMES, "")
+    _check_envelope(envelope)
+    # 4. Critical members, before a body is refused that says something this version could not know.
+    reader = _reader(envelope)
+    _check_critical(envelope, reader)
+    # 5. Body.
+    return Record(raw, leaf_hash(raw), envelope, _read_body(envelope, reader))
+
+
+def check_addressing(envelope: Envelope, *, iss: str, aud: str) -> None:
+    """Raise unless the record is said by `iss`, whose stream it stands in, to `aud`.
+
+    Raises ProtocolError `wrong-audience` for another addressee, `schema-invalid` for another sender.
+    """
+    if envelope.aud != aud:
+        raise ProtocolError("wrong-audience", "the record is addressed to another node", field="aud")
+    if envelope.iss != iss:
+        invalid("iss", "the record is not issued by the node whose stream it stands in")
+
+
+def encode_report(
+    body: ReportBody,
+    *,
+    record_id: str,
+    case: str,
+    item: str,
+    iss: str,
+    aud: str,
+    iat: datetime,
+    handling: Handling,
+    deliver_by: datetime | None = None,
+    parent: str | None = None,
+    hops: Sequence[str] = (),
+    crit: Sequence[str] = (),
+) -> bytes:
+    """Return the bytes of a report, made once: compact JSON, the envelope's members in their order.
+
+    `parse_record` gives back the same, times cut to the millisecond. Raises ProtocolError as it does, so that no
+    record leaves that the receiver would refuse; ValueError for a time without a zone.
+    """
+    check_report(body)
+    # Free JSON of our own that was never parsed strictly; it lies in record, body and hosting.
+    check_tree(body.hosting.evidence, depth=3)
+    envelope = Envelope(
+        VERSION,
+        RecordType.REPORT,
+        record_id,
+        case,
+        item,
+        iss,
+        aud,
+        iat,
+        parent,
+        tuple(hops),
+        deliver_by,
+        handling,
+        tuple(crit),
+        report_members(body),
+    )
+    return _encode(envelope, RecordType.REPORT)
+
+
+def encode_outcome(
+    body: OutcomeBody,
+    *,
+    record_id: str,
+    iss: str,
+    aud: str,
+    iat: datetime,
+    handling: Handling,
+) -> bytes:
+    """Return the bytes of an outcome, made once; as `encode_report`.
+
+    An outcome speaks of a stream and belongs to no case: its `case` and `item` are its own id. Nothing falls due.
+    """
+    check_outcome(body)
+    envelope = Envelope(
+        VERSION,
+        RecordType.OUTCOME,
+        record_id,
+        record_id,
+        record_id,
+        iss,
+        aud,
+        iat,
+        None,
+        (),
+        None,
+        handling,
+        (),
+        outcome_members(body),
+    )
+    return _encode(envelope, RecordType.OUTCOME)
+
+
+def _encode(envelope: Envelope, reader: RecordType) -> bytes:
+    _check_envelope(envelope)
+    _check_critical(envelope, reader)
+    handling = envelope.handling
+    members = {
+        "v": envelope.v,
+        "type": envelope.type,
+        "id": envelope.id,
+        "case": envelope.case,
+        "item": envelope.item,
+        "iss": envelope.iss,
+        "aud": envelope.aud,
+        "iat": format_time(envelope.iat),
+        "parent": envelope.parent,
+        "hops": envelope.hops,
+        "deliver_by": None if envelope.deliver_by is None else format_time(envelope.deliver_by),
+        "handling": {"purpose": handling.purpose, "retain_until": format_time(handling.retain_until)},
+        "crit": envelope.crit,
+        "body": envelope.body,
+    }
+    try:
+        raw = _ENCODER.encode(members)
+    except UnicodeEncodeError:
+        raise ProtocolError("schema-invalid", "a string is not Unicode text") from None
+    if len(raw) > JSON_BYTES_MAX:
+        raise ProtocolError("too-large", f"a record has at most {JSON_BYTES_MAX} bytes")
+    _refuse_nul(raw)
+    return raw
+
+
+def _refuse_nul(raw: bytes) -> None:
+    # Allowed in JSON, but no text of a database can hold it.
+    if b"\\u0000" in raw and _NUL.search(raw):
+        raise ProtocolError("schema-invalid", "a string holds U+0000")
+
+
+def _check_envelope(envelope: Envelope) -> None:
+    if envelope.v != VERSION:
+        invalid("v", "this version of the record is not known here")
+    check_token(envelope.type, "type")
+    check_uuid(envelope.id, "id")
+    check_uuid(envelope.case, "case")
+    check_uuid(envelope.item, "item")
+    _check_node(envelope.iss, "iss")
+    _check_node(envelope.aud, "aud")
+    if envelope.parent is not None and not _LEAF_HASH_HEX.fullmatch(envelope.parent):
+        invalid("parent", "this is not a leaf hash in lower-case hex")
+    if len(envelope.hops) > HOPS_MAX:
+        invalid("hops", f"there are more than {HOPS_MAX} hops")
+    for number, hop in enumerate(envelope.hops):
+        _check_node(hop, f"hops[{number}]")
+    check_token(envelope.handling.purpose, "handling.purpose")
+    if len(envelope.crit) > CRIT_MAX or not all(_MEMBER.fullmatch(name) for name in envelope.crit):
+        invalid("crit", f"this is not a list of at most {CRIT_MAX} members")
+
+
+def _check_node(node_id: str, field: str) -> None:
+    try:
+        check_node_id(node_id, field=field)
+    except ProtocolError as error:
+        invalid(field, error.detail)
+
+
+def _reader(envelope: Envelope) -> RecordType | None:
+    """Return the type to read the body as, or None when type or schema version are not known here."""
+    if envelope.type not in _BODY_MEMBERS:
+        return None
+    schema = _schema(envelope)
+    return None if schema is not None and schema > SCHEMA else RecordType(envelope.type)
+
+
+def _schema(envelope: Envelope) -> int | None:
+    schema = envelope.body.get("schema")
+    # A JSON `true` is an int to Python.
+    return schema if type(schema) is int else None
+
+
+def _check_critical(envelope: Envelope, reader: RecordType | None) -> None:
+    """Refuse a critical member that is not understood: an envelope's by its name, a body's as `body.<name>`."""
+    if not envelope.crit:
+        return
+    understood = _ENVELOPE_MEMBERS if reader is None else _ENVELOPE_MEMBERS | _BODY_MEMBERS[reader]
+    for number, name in enumerate(envelope.crit):
+        if name not in understood:
+            raise ProtocolError("unknown-critical", "a critical member is not understood", field=f"crit[{number}]")
+
+
+def _read_body(envelope: Envelope, reader: RecordType | None) -> ReportBody | OutcomeBody | UnknownBody:
+    if reader is None:
+        return UnknownBody(_schema(envelope))
+    if reader is RecordType.REPORT:
+        report = _typed(envelope.body, ReportBody, "body")
+        _check_spelling(envelope.body, _REPORT_TIMES, "body")
+        check_report(report)
+        return report
+    outcome = _typed(envelope.body, OutcomeBody, "body")
+    check_outcome(outcome)
+    return outcome
+
+
+def _typed(tree: dict[str, object], wanted: type[_Typed], prefix: str) -> _Typed:
+    """Return the object as `wanted`; members it does not name are passed over, for the bytes keep them."""
+    try:
+        return msgspec.convert(tree, wanted)
+    except msgspec.ValidationError as error:
+        # Its text may quote the value: only the place and the kind of fault are taken from it.
+        fault = _FAULT_PATH.search(str(error))
+        path = fault.group(1) if fault else ""
+        missing = _MISSING.match(str(error))
+        if missing:
+            path = f"{path}.{missing.group(1)}".removeprefix(".")
+        reason = "this member is missing" if missing else "this is not a value of the member's type"
+    # Raised outside the handler, so that no traceback shows the text that quotes.
+    raise ProtocolError("schema-invalid", reason, field=".".join(part for part in (prefix, path) if part) or None)
+
+
+def _check_spelling(node: Mapping[str, object], paths: Sequence[Sequence[str]], prefix: str) -> None:
+    """Require the one spelling of the times at these paths, whose types are checked already."""
+    for path in paths:
+        value: object = node
+        for name in path:
+            value = value.get(name) if isinstance(value, Mapping) else None
+        if isinstance(value, str) and not is_time(value):
+            field = ".".join(part for part in (prefix, *path) if part)
+            invalid(field, "this is not a time as 2026-11-22T16:00:00.000Z")

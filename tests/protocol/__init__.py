@@ -1,0 +1,1 @@
+"""Tests of the wire contract: outside vectors first, then the rules."""
