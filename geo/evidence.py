@@ -3,18 +3,45 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
+from enum import StrEnum
 
 from geo.address import AddressKind, IPAddress, Wrapping
 from geo.host import Host
-from geo.mmdb import CountryRecord, DatabaseKind, NetworkRecord
+from geo.outcome import Answer, NoAddress, NoSuchName, Outcome, TemporaryFailure
 from geo.proxies import ProxyMatch
-from geo.resolver import Answer, NoAddress, NoSuchName, Outcome, TemporaryFailure
 
 ADDRESSES_MAX = 8
 """Addresses of one name that are looked up and kept."""
 
 REGISTRY_TYPE_PREFIX = "HX-RIR"
 """Type of files built from the registries' statistics: they know where a block is registered, not where it is used."""
+
+
+NO_COUNTRY_CODES = frozenset({"ZZ", "EU", "AP"})
+"""Codes that files use where they know no country: unknown, "Europe", "Asia-Pacific"."""
+
+
+class DatabaseKind(StrEnum):
+    """What a file tells."""
+
+    COUNTRY = "country"
+    ASN = "asn"
+
+
+@dataclass(frozen=True, slots=True)
+class CountryRecord:
+    """Where an address is, and where its block is registered; ISO 3166-1 alpha-2 codes."""
+
+    country: str | None
+    registered_country: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkRecord:
+    """The network that announces an address."""
+
+    asn: int
+    organisation: str | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from pathlib import Path
 import maxminddb
 
 from geo.address import IPAddress
+from geo.evidence import NO_COUNTRY_CODES, CountryRecord, DatabaseKind, NetworkRecord
 
 AGE_WARNING_DAYS = 45
 ORGANISATION_CHARS_MAX = 64
@@ -29,15 +30,6 @@ _BUILD_EPOCH_MAX = 2**34  # beyond any date that can be meant, and within what `
 _IPV6 = 6
 
 _COUNTRY_CODE = re.compile(r"[A-Z]{2}")
-# Codes that files use where they know no country: unknown, "Europe", "Asia-Pacific".
-_NO_COUNTRIES = frozenset({"ZZ", "EU", "AP"})
-
-
-class DatabaseKind(StrEnum):
-    """What a file tells."""
-
-    COUNTRY = "country"
-    ASN = "asn"
 
 
 _TYPE_WORDS = {
@@ -49,22 +41,6 @@ _ARTICLES = {DatabaseKind.COUNTRY: "a country", DatabaseKind.ASN: "an ASN"}
 
 class DatabaseInvalid(Exception):  # noqa: N818 (named as what is wrong, like the errors of `protocol`)
     """A file cannot be used; the text is one sentence that names the file and the reason."""
-
-
-@dataclass(frozen=True, slots=True)
-class CountryRecord:
-    """Where an address is, and where its block is registered; ISO 3166-1 alpha-2 codes."""
-
-    country: str | None
-    registered_country: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class NetworkRecord:
-    """The network that announces an address."""
-
-    asn: int
-    organisation: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,7 +169,7 @@ def network_of(record: Mapping[str, object]) -> NetworkRecord | None:
 
 def _iso_code(place: object) -> str | None:
     code = place.get("iso_code") if isinstance(place, dict) else None
-    if isinstance(code, str) and _COUNTRY_CODE.fullmatch(code) and code not in _NO_COUNTRIES:
+    if isinstance(code, str) and _COUNTRY_CODE.fullmatch(code) and code not in NO_COUNTRY_CODES:
         return code
     return None
 

@@ -10,11 +10,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from geo.address import may_host
-from geo.evidence import AddressEvidence, DatabaseName, Evidence, evidence_json
+from geo.evidence import AddressEvidence, CountryRecord, DatabaseName, Evidence, evidence_json
 from geo.host import NoCountry, Unusable
-from geo.mmdb import CountryRecord
+from geo.outcome import Answer, NoAddress, NoSuchName, TemporaryFailure
 from geo.proxies import ProxyMatch
-from geo.resolver import Answer, NoAddress, NoSuchName, TemporaryFailure
 
 _BASE_LOCATED = 95
 _BASE_REGISTRY = 70

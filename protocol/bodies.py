@@ -45,7 +45,7 @@ class Hash(msgspec.Struct, frozen=True):
     value: str
 
 
-class Flags(msgspec.Struct, frozen=True, kw_only=True):
+class Flags(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Marks of a qualification; None where nobody has looked."""
 
     virtual: bool | None = None
@@ -65,7 +65,7 @@ class Qualification(msgspec.Struct, frozen=True, kw_only=True):
     by: str | None = None
 
 
-class Hosting(msgspec.Struct, frozen=True, kw_only=True):
+class Hosting(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Where the item is hosted, as far as is known, and to whom that leads.
 
     `country` and `registered_country` are two capital letters as a database gave them (some use codes ISO 3166 has
@@ -73,12 +73,13 @@ class Hosting(msgspec.Struct, frozen=True, kw_only=True):
     tokens, `evidence` is any object of strict JSON.
     """
 
+    # Unlike other members it says something when it is null: that nobody could tell.
     country: str | None
+    registered_country: str | None = None
     assigned_country: str
     confidence: int
     reasons: tuple[str, ...]
     evidence: dict[str, object]
-    registered_country: str | None = None
 
     def __repr__(self) -> str:
         # Evidence holds host names.
@@ -113,14 +114,14 @@ class ReportBody(msgspec.Struct, frozen=True, kw_only=True):
         return f"ReportBody(kind={self.kind}, channel={self.channel})"
 
 
-class Refusal(msgspec.Struct, frozen=True, kw_only=True):
+class Refusal(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One record refused for good: its `index`, its `id` where that could be read, a code of the error registry."""
 
     index: int
     id: str | None
     code: str
-    detail: str
     field: str | None = None
+    detail: str
 
 
 class OutcomeBody(msgspec.Struct, frozen=True, kw_only=True):
@@ -275,7 +276,6 @@ def split_outcome(body: OutcomeBody) -> Iterator[OutcomeBody]:
 
 def report_members(body: ReportBody) -> dict[str, object]:
     """Return the body as it goes on the wire; members that say nothing are left out."""
-    hosting = body.hosting
     members: dict[str, object] = {
         "schema": body.schema,
         "url": body.url,
@@ -291,27 +291,18 @@ def report_members(body: ReportBody) -> dict[str, object]:
         "received_at": format_time(body.received_at),
         "reported_at": None if body.reported_at is None else format_time(body.reported_at),
         "qualification": None if body.qualification is None else _qualification_members(body.qualification),
-        "hosting": {
-            # Unlike other members it says something when it is null: that nobody could tell.
-            "country": hosting.country,
-            **({} if hosting.registered_country is None else {"registered_country": hosting.registered_country}),
-            "assigned_country": hosting.assigned_country,
-            "confidence": hosting.confidence,
-            "reasons": hosting.reasons,
-            "evidence": hosting.evidence,
-        },
+        "hosting": body.hosting,
     }
     return _said(members)
 
 
 def _qualification_members(qualification: Qualification) -> dict[str, object]:
-    flags = qualification.flags
     return _said(
         {
             "classification": qualification.classification,
             "age": qualification.age,
             "gender": qualification.gender,
-            "flags": None if flags is None else _said(msgspec.structs.asdict(flags)),
+            "flags": qualification.flags,
             "law": qualification.law,
             "at": format_time(qualification.at),
             "by": qualification.by,
@@ -326,17 +317,7 @@ def outcome_members(body: OutcomeBody) -> dict[str, object]:
         "stream": body.stream,
         "accepted": body.accepted,
         "kept": body.kept,
-        "refused": [
-            # `id` is null where it could not be read; `field` is left out where there is none.
-            {
-                "index": one.index,
-                "id": one.id,
-                "code": one.code,
-                **({} if one.field is None else {"field": one.field}),
-                "detail": one.detail,
-            }
-            for one in body.refused
-        ],
+        "refused": body.refused,
     }
 
 

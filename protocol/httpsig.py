@@ -235,7 +235,7 @@ def _field_value(
     fields: Mapping[str, Sequence[str]],
     structured: Mapping[str, StructuredType],
 ) -> str:
-    if name not in fields or name != name.lower():
+    if name not in fields:
         raise ComponentError("the field is not in the message")
     lines = [_canonical_line(line) for line in fields[name]]
     combined = ", ".join(lines)

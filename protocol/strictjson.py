@@ -5,7 +5,8 @@ open is refused: a member twice, numbers that are not exact everywhere, text tha
 """
 
 import json
-from typing import Final, NoReturn
+import re
+from typing import Final, NoReturn, TypeVar
 
 import msgspec
 
@@ -21,6 +22,10 @@ _NUMBER_REASON: Final = "a number has a fraction, an exponent or is none"
 _INTEGER_REASON: Final = "an integer is beyond 2^53 - 1"
 _DEPTH_REASON: Final = f"it is nested deeper than {JSON_DEPTH_MAX}"
 _INTEGER_DIGITS_MAX: Final = len(str(INTEGER_MAX)) + 1  # with its sign
+# Where msgspec says the fault is. Names in it are those of our own structs, any other is `[...]`.
+_FAULT_PATH: Final = re.compile(r" - at `\$\.?([a-z0-9_.\[\]]*)`$")
+_MISSING: Final = re.compile("Object missing required field `([a-z0-9_]+)`")
+_Typed = TypeVar("_Typed")
 _NAMES: Final = frozenset((str,))
 
 
@@ -43,6 +48,24 @@ def loads(raw: bytes, *, bytes_max: int = JSON_BYTES_MAX) -> object:
         return _loads_exactly(raw)
     _check_shape(tree)
     return tree
+
+
+def typed(tree: object, wanted: type[_Typed], *, field: str = "") -> _Typed:
+    """Return a decoded value as a msgspec struct; members the struct does not name are passed over.
+
+    Raises ProtocolError `schema-invalid` whose field is the path of the member at fault, below `field`. The reason
+    never holds a value.
+    """
+    try:
+        return msgspec.convert(tree, wanted)
+    except msgspec.ValidationError as error:
+        # Its text may quote the value: only the place and the kind of fault are taken from it.
+        text = str(error)
+    fault, missing = _FAULT_PATH.search(text), _MISSING.match(text)
+    path = (field, fault.group(1) if fault else "", missing.group(1) if missing else "")
+    reason = "this member is missing" if missing else "this is not a value of the member's type"
+    # Raised outside the handler, so that no traceback shows the text that quotes.
+    raise ProtocolError("schema-invalid", reason, field=".".join(part for part in path if part) or None)
 
 
 def _loads_exactly(raw: bytes) -> object:

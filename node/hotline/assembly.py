@@ -1,15 +1,20 @@
 """Puts a node together from its settings: opens what it stands on, hands each flow what it works with, closes all."""
 
-import asyncio
 import random
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
 
 import aiohttp
+import dns.resolver
 
-from geo.locator import Locator, open_locator
+from geo.locator import Locator
+from geo.mmdb import AsnDatabase, CountryDatabase, DatabaseInvalid
+from geo.proxies import ProxyTable
+from geo.resolver import Resolver, ResolverLimits
 from node.clock import Clock
 from node.errors import OperatorError
 from node.hotline.domain.delivery import BatchAnswer, Problem
@@ -29,14 +34,18 @@ from node.platform import migrate
 from node.platform.database import DATABASE_ERRORS, Database
 from node.platform.embedded import EmbeddedPostgres
 from node.platform.fieldcrypto import MasterKey
-from node.platform.httpclient import PeerClient
+from node.platform.httpclient import PeerClient, make_session
 from node.platform.keyfiles import NodeKeys
 from node.platform.membership import Membership
 from node.platform.signals import Signals
 from node.platform.telemetry import Logger, Metrics
+from node.setting_rules import split_address
 from node.settings import Settings, check_at_start
 from protocol.directory import Directory, NodeEntry
 from protocol.keys import KeyUse
+
+#: Built from the five registries' statistics, so that a first start works offline (geo/data/README.md).
+BUILT_IN_COUNTRIES = Path(str(files("geo"))) / "data" / "country.mmdb"
 
 ROLE = "hotline"
 DATABASE_NAME = "hotline"
@@ -169,30 +178,57 @@ async def assemble(
     check_at_start(settings)
     metrics = Metrics.create()
     pool = ThreadPoolExecutor(CRYPTO_THREADS, thread_name_prefix="crypto")
-    connector = aiohttp.TCPConnector(limit=0, limit_per_host=settings.batches_in_flight_max * 2, keepalive_timeout=60)
     try:
         async with (
             open_store(settings, clock=clock, metrics=metrics, make=make) as store,
-            aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar(), trust_env=False) as session,
+            make_session(timeout_s=settings.peer_timeout_s) as session,
         ):
             membership = await _membership(settings, store, clock)
-            locator = await asyncio.to_thread(
-                open_locator,
-                country_databases=settings.geo_country_databases,
-                asn_databases=settings.geo_asn_databases,
-                servers=settings.dns_servers,
-                allow_reserved=settings.geo_allow_reserved,
-                timeout_s=settings.dns_timeout_ms / 1000,
-                tries_max=settings.dns_tries_max,
-                concurrency_max=settings.dns_concurrency_max,
-                clock_now=clock.now,
-            )
+            locator = open_locator(settings, clock)
             try:
                 yield _node(settings, clock, log, metrics, store, membership, locator, session, pool)
             finally:
                 await locator.close()
     finally:
         pool.shutdown(wait=True)
+
+
+def open_locator(settings: Settings, clock: Clock) -> Locator:
+    """Return the door to geolocation; raises OperatorError when a file or a name server is not usable."""
+
+    def now_s() -> float:
+        return clock.now().timestamp()
+
+    try:
+        resolver = Resolver(
+            [split_address(server, default_port=53) for server in settings.dns_servers] or system_servers(),
+            now_s=now_s,
+            limits=ResolverLimits(
+                timeout_s=settings.dns_timeout_ms / 1000,
+                rounds=settings.dns_tries_max,
+                names_in_flight_max=settings.dns_concurrency_max,
+            ),
+        )
+        return Locator(
+            resolver,
+            [CountryDatabase(path) for path in settings.geo_country_databases or (BUILT_IN_COUNTRIES,)],
+            [AsnDatabase(path) for path in settings.geo_asn_databases],
+            ProxyTable.load(),
+            allow_reserved=settings.geo_allow_reserved,
+            now_s=now_s,
+        )
+    except DatabaseInvalid as error:
+        raise OperatorError(f"A geolocation file cannot be used: {error}.") from None
+    except ValueError as error:
+        raise OperatorError(f"Setting dns_servers: {error}.") from None
+
+
+def system_servers() -> list[tuple[str, int]]:
+    """Return the name servers that the system is configured with."""
+    try:
+        return [(str(server), 53) for server in dns.resolver.Resolver().nameservers]
+    except dns.resolver.NoResolverConfiguration:
+        raise OperatorError("Setting dns_servers: the system names no name server; give one.") from None
 
 
 async def _membership(settings: Settings, store: Store, clock: Clock) -> Membership:
@@ -230,14 +266,14 @@ def _node(
     keys = NodeKeys.load(settings.keys_dir)
     _check_keys(settings, keys, membership.current(), clock)
     gateway = PeerGateway(
-        PeerClient(session, keys.http, keys.http.public().thumbprint(), clock),
+        PeerClient(session, keys.http, clock, window_s=settings.clock_window_s),
         clock,
         membership.current,
         settings.node_id,
     )
 
     async def put_batch(peer: NodeEntry, epoch: int, first_index: int, body: bytes) -> BatchAnswer:
-        with metrics.delivery_batch_seconds.labels(peer=peer.id).time():
+        with metrics.delivery_batch_seconds.time():
             return await gateway.put_batch(peer, epoch, first_index, body)
 
     return Node(

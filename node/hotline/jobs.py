@@ -7,6 +7,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from datetime import timedelta
+from functools import partial
 
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
@@ -95,10 +96,10 @@ class Jobs:
                 if peer.id not in self._delivering:
                     task = asyncio.ensure_future(self._deliver(peer))
                     self._delivering[peer.id] = task
-                    task.add_done_callback(lambda _, peer_id=peer.id: self._delivered(peer_id))
+                    task.add_done_callback(partial(self._delivered, peer.id))
             await self._node.signals.wait("deliver", self._node.settings.poll_s)
 
-    def _delivered(self, peer_id: str) -> None:
+    def _delivered(self, peer_id: str, _task: asyncio.Task[None]) -> None:
         self._delivering.pop(peer_id, None)
 
     async def _peers_due(self) -> list[NodeEntry]:
@@ -153,8 +154,8 @@ class Jobs:
             wait_s = 0.0 if contact.retry_at is None else max(0.0, (contact.retry_at - now).total_seconds())
             node.metrics.peer_backoff_seconds.labels(peer=contact.node_id).set(wait_s)
             node.metrics.peer_clock_skew_seconds.labels(peer=contact.node_id).set(contact.clock_skew_s or 0)
-        for info in node.locator.databases():
-            node.metrics.database_age_days.labels(path=info.path.name).set(info.age_days)
+        for info in node.locator.databases(now):
+            node.metrics.database_age_days.labels(file=info.path.name).set(info.age_days)
         node.metrics.directory_age_seconds.set((now - node.directory().issued_at).total_seconds())
 
 

@@ -1,11 +1,11 @@
 """The one door to PostgreSQL: an engine, named transactions, bulk copy and notifications; knows no table."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from time import perf_counter
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import asyncpg
 from sqlalchemy.engine import make_url
@@ -17,7 +17,8 @@ DATABASE_ERRORS = (SQLAlchemyError, asyncpg.PostgresError, asyncpg.InterfaceErro
 
 NOTIFY_CHANNEL = "hotline"
 
-Row = asyncpg.Record
+#: A row of a result, read by column name.
+Row: TypeAlias = Mapping[str, Any]
 
 
 class Observer(Protocol):

@@ -32,6 +32,8 @@ SUPERUSER: Final = "postgres"
 _SYSTEM_USER: Final = "pgserver"
 _PORT: Final = "5432"
 _START_S: Final = 120
+_LEAVING_S: Final = 15
+_GONE_STATES: Final = ("Z", "X", "x")
 _COMMAND_S: Final = 300
 _SOCKET_PATH_BYTES_MAX: Final = 107
 _CONF: Final = "hotline.conf"
@@ -365,32 +367,36 @@ def _ensure_running(pgdata: Path, socket_dir: Path, programs: _Programs, setting
     if state == _ANSWERS:
         return False
     _write_conf(pgdata, socket_dir, settings)
-    _forget_dead_server(pgdata)
     log = str(pgdata / "server.log")
-    start = ("start", "-w", "-s", "-t", str(_START_S), "-l", log, "-D", str(pgdata))
-    status, output = programs.attempt("pg_ctl", *start)
-    while status != 0 and "shared memory block" in _tail(log) and time.monotonic() < deadline:
-        # The postmaster was killed and its children are still leaving.
-        time.sleep(0.2)
-        status, output = programs.attempt("pg_ctl", *start)
-    if status != 0:
+    deadline = time.monotonic() + _LEAVING_S
+    while True:
+        _forget_dead_server(pgdata)
+        status, output = programs.attempt(
+            "pg_ctl", "start", "-w", "-s", "-t", str(_START_S), "-l", log, "-D", str(pgdata)
+        )
+        if status == 0:
+            return True
         reason = _tail(log) or output.strip()
-        raise OperatorError(f"The private database in {pgdata} did not start: {reason}")
-    return True
+        # A postmaster that was just killed, or its children, may still be leaving.
+        leaving = "shared memory block" in reason or "lock file" in reason
+        if not leaving or time.monotonic() > deadline:
+            raise OperatorError(f"The private database in {pgdata} did not start: {reason}")
+        time.sleep(0.2)
 
 
 def _forget_dead_server(pgdata: Path) -> None:
-    """Remove the pid file of a server that is gone and whose number another program of ours has taken since.
+    """Remove the pid file of a server that is gone and whose number something else has.
 
-    PostgreSQL would believe it alive. In a container, where numbers start over, that happens.
+    PostgreSQL would believe it alive. In a container numbers start over, and nobody may collect a killed process.
     """
     pid_file = pgdata / "postmaster.pid"
     try:
         pid = int(pid_file.read_text().split("\n", 1)[0])
-        program = Path(f"/proc/{pid}/comm").read_text().strip()
+        # proc_pid_stat(5): the number, the program in parentheses, the state.
+        program, _, rest = Path(f"/proc/{pid}/stat").read_text().partition("(")[2].rpartition(")")
     except (OSError, ValueError):
         return
-    if program != "postgres":
+    if program != "postgres" or rest.split()[0] in _GONE_STATES:
         pid_file.unlink()
 
 
@@ -400,5 +406,9 @@ def _tail(log: str) -> str:
         lines = Path(log).read_text(errors="replace").splitlines()[-20:]
     except OSError:
         return ""
-    fatal = [line.partition("FATAL:")[2].strip() for line in lines if "FATAL:" in line]
-    return fatal[-1] if fatal else ""
+    fatal = [index for index, line in enumerate(lines) if "FATAL: " in line]
+    if not fatal:
+        return ""
+    # What is wrong with a configuration file is said one line above.
+    first = max(0, fatal[-1] - 1) if "configuration file" in lines[fatal[-1]] else fatal[-1]
+    return "; ".join(line.partition(":  ")[2].strip() for line in lines[first : fatal[-1] + 1])

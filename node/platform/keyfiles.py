@@ -167,11 +167,14 @@ def read_secret(path: Path) -> bytes:
     except OSError as error:
         reason = "is a symbolic link" if path.is_symlink() else f"cannot be read ({error.strerror})"
         raise OperatorError(f"The key file {path} {reason}.") from None
-    with os.fdopen(descriptor, "rb") as file:
+    try:
         fault = exposure(os.fstat(descriptor).st_mode)
         if fault is not None:
             raise OperatorError(f"The key file {path} {fault}.")
-        content = file.read(_SECRET_FILE_BYTES_MAX + 1)
+        # One read: of an ordinary file this small it returns all there is.
+        content = os.read(descriptor, _SECRET_FILE_BYTES_MAX + 1)
+    finally:
+        os.close(descriptor)
     if len(content) > _SECRET_FILE_BYTES_MAX:
         raise OperatorError(f"The key file {path} is larger than {_SECRET_FILE_BYTES_MAX} bytes.")
     return content
@@ -187,7 +190,12 @@ def descriptor(settings: Settings, keys: NodeKeys, *, name: str, contact: str, w
         "countries": list(settings.countries),
         "name": name,
         "base_url": settings.base_url,
-        "versions": [1],
+        "versions": ["1.0"],
+        "limits": {
+            "batch_records_max": settings.batch_records_max,
+            "batch_bytes_max": settings.batch_bytes_max,
+            "body_bytes_max": settings.body_bytes_max,
+        },
         "state": "active",
         "weight": weight,
         "keys": [

@@ -90,6 +90,8 @@ class _Types:
             found += [each.type for each in route.responses.values() if each.type is not None]
             if route.request is not None and route.request.type is not None:
                 found.append(route.request.type)
+            if route.request is not None:
+                found += route.request.one_of
         schemas, self.components = msgspec.json.schema_components(found, ref_template=_REF)
         self._types = found
         self._schemas = schemas
@@ -161,6 +163,9 @@ def _parameter(parameter: Parameter, types: _Types) -> dict[str, Any]:
 
 def _request_body(body: Body, types: _Types) -> dict[str, Any]:
     content = _content(body.type, body.example, types)
+    if body.one_of:
+        schemas = [types.schema(kind) for kind in body.one_of]
+        content = {**content, "schema": schemas[0] if len(schemas) == 1 else {"oneOf": schemas}}
     described = {"required": body.required, "content": dict.fromkeys(body.media_types, content)}
     return {"description": body.description, **described} if body.description else described
 
@@ -195,28 +200,34 @@ def _security(route: Route) -> list[dict[str, list[str]]]:
 
 def example_of(schema: Mapping[str, Any], components: Mapping[str, Any], depth: int = 0) -> Any:
     """Return a value of the form `schema` describes: its first example, its default, or a placeholder."""
-    if "$ref" in schema:
-        return example_of(components[schema["$ref"].removeprefix(_REF_PREFIX)], components, depth + 1)
-    for known in (schema.get("examples"), schema.get("enum")):
-        if known:
-            return known[0]
-    if "const" in schema:
-        return schema["const"]
+    inner = _inner(schema, components)
+    if inner is not None:
+        return example_of(inner, components, depth + 1)
+    given = [*schema.get("examples", ()), *schema.get("enum", ())]
     if schema.get("default") not in (None, [], {}, ""):
-        return schema["default"]
-    for alternatives in (schema.get("anyOf"), schema.get("oneOf"), schema.get("allOf")):
-        if alternatives:
-            return example_of(alternatives[0], components, depth + 1)
+        given.append(schema["default"])
+    if given:
+        return given[0]
     kind = schema.get("type")
     if kind == "object":
         members = {} if depth > _DEPTH_MAX else schema.get("properties", {})
         return {name: example_of(each, components, depth + 1) for name, each in members.items()}
     if kind == "array":
-        return (
-            [] if depth > _DEPTH_MAX or "items" not in schema else [example_of(schema["items"], components, depth + 1)]
-        )
+        items = None if depth > _DEPTH_MAX else schema.get("items")
+        return [example_of(items, components, depth + 1)] if items else []
     placeholders = {"integer": schema.get("minimum", 0), "number": 0.5, "boolean": False, "null": None}
     return placeholders.get(str(kind), _FORMAT_EXAMPLES.get(schema.get("format", ""), "text"))
+
+
+def _inner(schema: Mapping[str, Any], components: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """Return the schema that stands for this one: what it refers to, or its first alternative."""
+    if "examples" in schema:
+        return None
+    if "$ref" in schema:
+        found: Mapping[str, Any] = components[schema["$ref"].removeprefix(_REF_PREFIX)]
+        return found
+    alternatives = schema.get("anyOf") or schema.get("oneOf") or schema.get("allOf")
+    return alternatives[0] if alternatives else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,9 +35,13 @@ class Parameter:
 
 @dataclass(frozen=True, slots=True)
 class Body:
-    """A request's body. With a `type` it is decoded and checked; without one the handler reads it itself."""
+    """A request's body. With a `type` it is decoded and checked; without one the handler reads it itself.
+
+    `one_of` are the types the handler tells apart when it reads the body itself; they are described, not decoded here.
+    """
 
     type: Any = None
+    one_of: tuple[Any, ...] = ()
     description: str = ""
     media_types: tuple[str, ...] = (JSON,)
     example: Any = None

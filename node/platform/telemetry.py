@@ -172,6 +172,7 @@ class Metrics:
     peer_backoff_seconds: Gauge
     peer_clock_skew_seconds: Gauge
     database_age_days: Gauge
+    loop_errors: Counter
     directory_age_seconds: Gauge
     transaction_seconds: Histogram
     intake_seconds: Histogram
@@ -208,6 +209,7 @@ _METRICS: Final[Mapping[str, tuple[Any, str, tuple[str, ...], Mapping[str, Any]]
     "peer_last_contact_seconds": (Gauge, "Seconds since a peer last answered or called.", ("peer",), {}),
     "peer_backoff_seconds": (Gauge, "Seconds until the next attempt to reach a peer.", ("peer",), {}),
     "peer_clock_skew_seconds": (Gauge, "Seconds a peer's clock is ahead of ours.", ("peer",), {}),
+    "loop_errors": (Counter, "Rounds of a loop that failed.", ("loop",), {}),
     "database_age_days": (Gauge, "Age of a geolocation database, by file name.", ("file",), {}),
     "directory_age_seconds": (Gauge, "Age of the membership directory.", (), {}),
     "transaction_seconds": (Histogram, "Time of a named transaction.", ("name",), {"buckets": _TRANSACTION_BUCKETS_S}),

@@ -56,6 +56,13 @@ def test_hashes_of_a_url_named_twice_come_together() -> None:
     ]
 
 
+def test_hashes_of_a_url_are_bounded_however_often_it_is_named() -> None:
+    lists = [[{"algorithm": "md5", "value": f"{start + at:032x}"} for at in range(16)] for start in (0, 16)]
+    media = [{"url": f"{URL}1", "hashes": hashes} for hashes in lists]
+    assert len(_check(media=[media[0], media[0]]).items[1].hashes) == 16
+    assert _errors(media=media) == [("media[1].hashes", "too-many")]
+
+
 def test_the_qualification_counts_for_media_without_their_own() -> None:
     report = _check(
         qualification={"classification": "national", "law": "art. 1"},

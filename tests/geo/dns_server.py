@@ -159,7 +159,7 @@ class LoopbackDns:
             return empty
         honest = self._honest(query).to_wire()
         if fault is Fault.GARBAGE:
-            return honest[:-5]
+            return honest[:-16]  # within the last record before the EDNS one
         if fault is Fault.MIXED_CASE:
             end = 12 + len(query.question[0].name.to_wire() or b"")
             return honest[:12] + honest[12:end].upper() + honest[end:]

@@ -9,15 +9,8 @@ from ipaddress import ip_address
 
 import pytest
 
-from geo.resolver import (
-    Answer,
-    NoAddress,
-    NoSuchName,
-    Outcome,
-    Resolver,
-    ResolverLimits,
-    TemporaryFailure,
-)
+from geo.outcome import Answer, NoAddress, NoSuchName, Outcome, TemporaryFailure
+from geo.resolver import Resolver, ResolverLimits
 from tests.geo.clock import Clock
 from tests.geo.dns_server import Entry, Fault, LoopbackDns
 

@@ -1,30 +1,47 @@
 """The peer protocol's doors (PROTOCOL sections 4 and 5): every request is verified, every answer signed."""
 
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
 from http import HTTPStatus
 
+import msgspec
 from aiohttp import web
 
 from node.clock import Clock, rfc3339
 from node.hotline.api.gate import wait_for_turn
 from node.hotline.flows.receive import Offer, Receiver
 from node.hotline.store import contacts, inbound, outbound
-from node.platform.database import DATABASE_ERRORS, Database
+from node.platform.apiproblems import TOO_LARGE, ApiProblem
+from node.platform.database import Database
+from node.platform.routes import Answer, Auth, Body, Call, Parameter, Route
 from node.platform.signals import Signals
-from node.platform.telemetry import Metrics
+from node.platform.telemetry import Logger, Metrics
+from node.platform.web import read_body
 from protocol.directory import Directory
 from protocol.errors import ProtocolError
 from protocol.keys import PublicKey, SigningKey
-from protocol.problems import REGISTRY, problem_body
-from protocol.profile import Request, Response, Verified, sign_response, verify_request
+from protocol.profile import Request, Response, Verified, combine_headers, sign_response, verify_request
 
+BATCH_TYPE = "application/vnd.hx.batch"
 NOTE_TYPE = "text/plain; charset=utf-8"
-PROBLEM_TYPE = "application/problem+json"
 JSON_TYPE = "application/json"
 VERSIONS = ("1.0",)
-_NOT_RECEIVING = frozenset({"suspended", "left"})
+_NOT_MEMBERS = frozenset({"suspended", "left"})
+_ISS = Parameter("iss", str, "The node whose stream it is.", example="fr.hotline.example")
+_EPOCH = Parameter("epoch", int, "The epoch of the stream, from 1.", example="1")
+_RECEIPT = Answer("A signed note: the checkpoint with the receiver's cosignatures.", media_type="text/plain")
+
+
+class WellKnownOut(msgspec.Struct, frozen=True):
+    """What a node says of itself: versions, limits, the directory in use, and to a member the epoch of our stream."""
+
+    node: str
+    versions: list[str]
+    limits: dict[str, int]
+    directory_version: int
+    time: str
+    epochs: dict[str, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,64 +57,68 @@ class PeerApi:
     clock: Clock
     signals: Signals
     metrics: Metrics
-    log: Callable[..., None]
+    log: Logger
     body_bytes_max: int
     batch_records_max: int
     batch_bytes_max: int
     window_s: int
 
-    def routes(self) -> list[web.RouteDef]:
-        """Return the routes of the peer protocol."""
+    def routes(self) -> list[Route]:
+        """Return the endpoints of the peer protocol."""
+        signed = Auth.HTTP_SIGNATURE
         return [
-            web.put(r"/peer/v1/inbox/{iss}/{epoch:\d{1,9}}/{first:\d{1,18}}", self._answering(self._inbox)),
-            web.get("/peer/v1/streams/{iss}", self._answering(self._stream)),
-            web.get(r"/peer/v1/receipts/{iss}/{epoch:\d{1,9}}/{index:\d{1,18}}", self._answering(self._receipt)),
-            web.get("/.well-known/hx-node", self._answering(self._well_known)),
+            Route(
+                method="PUT",
+                path="/peer/v1/inbox/{iss}/{epoch}/{first}",
+                summary="Deliver a batch",
+                group="Peer protocol",
+                handler=self._inbox,
+                auth=signed,
+                parameters=(_ISS, _EPOCH, Parameter("first", int, "The index of the first record.", example="0")),
+                request=Body(description="A signed checkpoint, then one record a line.", media_types=(BATCH_TYPE,)),
+                body_bytes_max=self.body_bytes_max,
+                responses={HTTPStatus.OK: _RECEIPT},
+            ),
+            Route(
+                method="GET",
+                path="/peer/v1/streams/{iss}",
+                summary="The newest checkpoint held of the caller's stream, with its receipt",
+                group="Peer protocol",
+                handler=self._stream,
+                auth=signed,
+                parameters=(_ISS,),
+                responses={HTTPStatus.OK: _RECEIPT, HTTPStatus.NOT_FOUND: Answer("Nothing is held.")},
+            ),
+            Route(
+                method="GET",
+                path="/peer/v1/receipts/{iss}/{epoch}/{index}",
+                summary="The stored receipt that covers an index",
+                group="Peer protocol",
+                handler=self._receipt,
+                auth=signed,
+                parameters=(_ISS, _EPOCH, Parameter("index", int, "The index of a record.", example="0")),
+                responses={HTTPStatus.OK: _RECEIPT, HTTPStatus.NOT_FOUND: Answer("The index is not held.")},
+            ),
+            Route(
+                method="GET",
+                path="/.well-known/hx-node",
+                summary="Versions, limits and directory version",
+                group="Peer protocol",
+                handler=self._well_known,
+                auth=Auth.OPEN,
+                responses={HTTPStatus.OK: Answer("What the node says of itself.", WellKnownOut)},
+            ),
         ]
 
-    def _answering(
-        self, handle: Callable[[web.Request, Request], Awaitable[Response]]
-    ) -> Callable[[web.Request], Awaitable[web.Response]]:
-        """Turn `handle` into a door: the body bounded, every answer signed, every refusal a problem."""
-
-        async def door(http: web.Request) -> web.Response:
-            # 1. Size, before anything is read in full.
-            request = Request(http.method, self._target(http), _headers(http), b"")
-            try:
-                request = Request(request.method, request.target_uri, request.headers, await self._body(http))
-                response = await handle(http, request)
-            except ProtocolError as error:
-                self.metrics.problems.labels(code=error.code, direction="given").inc()
-                self.log("peer request refused", action="peer.refused", code=error.code, path=http.path)
-                response = _problem(error)
-            except DATABASE_ERRORS as error:
-                self.log("database error while answering a peer", action="peer.database", kind=type(error).__name__)
-                response = _problem(ProtocolError("maintenance", "the store is not available; try again"))
-            return self._signed(request, response)
-
-        return door
-
-    def _target(self, http: web.Request) -> str:
-        """The configured base address and the request's path: never the Host header (PROTOCOL section 4)."""
-        return self.base_url.rstrip("/") + http.raw_path
-
-    async def _body(self, http: web.Request) -> bytes:
-        if (http.content_length or 0) > self.body_bytes_max:
-            raise ProtocolError("too-large", f"a request holds at most {self.body_bytes_max} bytes")
-        parts: list[bytes] = []
-        total = 0
-        async for part in http.content.iter_chunked(65_536):
-            total += len(part)
-            if total > self.body_bytes_max:
-                raise ProtocolError("too-large", f"a request holds at most {self.body_bytes_max} bytes")
-            parts.append(part)
-        return b"".join(parts)
-
-    def _signed(self, request: Request, response: Response) -> web.Response:
-        headers = {**response.headers, "hx-directory": str(self.directory().version)}
-        plain = Response(response.status, headers, response.body)
-        added = sign_response(plain, request, self.http_key, created=int(self.clock.now().timestamp()))
-        return web.Response(status=response.status, body=response.body, headers={**headers, **added})
+    async def finish(self, http: web.Request, response: web.Response) -> web.Response:
+        """Sign an answer, a problem too, bound to its request."""
+        response.headers["hx-directory"] = str(self.directory().version)
+        headers = {name.lower(): value for name, value in response.headers.items()}
+        body = response.body if isinstance(response.body, bytes) else b""
+        request = _request(http, self.base_url, b"")
+        plain = Response(response.status, headers, body)
+        response.headers.update(sign_response(plain, request, self.http_key, created=int(self.clock.now().timestamp())))
+        return response
 
     def _verify(self, request: Request) -> tuple[str, Verified]:
         """Steps 2 and 3: who signed the request, and that the body is what was signed."""
@@ -109,14 +130,34 @@ class PeerApi:
             signer.append(node_id)
             return key
 
-        verified = verify_request(request, find_key, now=int(now.timestamp()), window_s=self.window_s)
-        if self.directory().nodes[signer[-1]].state in _NOT_RECEIVING:
-            raise ProtocolError("key-revoked", "the node is not a member at present", field="keyid")
+        try:
+            verified = verify_request(request, find_key, now=int(now.timestamp()), window_s=self.window_s)
+            self._check_member(signer[-1])
+        except ProtocolError as error:
+            self._refused(error, signer[-1] if signer else None)
+            raise
         return signer[-1], verified
 
-    async def _inbox(self, http: web.Request, request: Request) -> Response:
+    def _check_member(self, node_id: str) -> None:
+        if self.directory().nodes[node_id].state in _NOT_MEMBERS:
+            raise ProtocolError("key-revoked", "the node is not a member at present", field="keyid")
+
+    def _refused(self, error: ProtocolError, peer: str | None) -> None:
+        self.metrics.problems.labels(code=error.code, direction="given").inc()
+        say = self.log.error if error.code == "clock-skew" else self.log.warning
+        say("peer request refused", action="peer.refused", code=error.code, peer=peer)
+
+    async def _inbox(self, call: Call) -> web.Response:
+        # 1. Size, before anything is read in full.
+        try:
+            body = await read_body(call.request, self.body_bytes_max)
+        except ApiProblem as refused:
+            if refused.kind is not TOO_LARGE:
+                raise
+            raise ProtocolError("too-large", f"a request holds at most {self.body_bytes_max} bytes") from None
+        request = _request(call.request, self.base_url, body)
         peer, verified = self._verify(request)
-        iss, epoch, first = http.match_info["iss"], int(http.match_info["epoch"]), int(http.match_info["first"])
+        iss, epoch, first = call.parameters["iss"], call.parameters["epoch"], call.parameters["first"]
 
         async def held() -> int:
             async with self.db.transaction("receive.turn") as tx:
@@ -125,12 +166,15 @@ class PeerApi:
         if iss == peer and first > 0:
             await wait_for_turn(peer, first, held=held, signals=self.signals, monotonic=self.clock.monotonic)
         offer = Offer(peer, verified.keyid, verified.nonce, iss, epoch, first, request.body)
-        receipt = await self.receiver.receive(offer, self.directory())
+        try:
+            receipt = await self.receiver.receive(offer, self.directory())
+        except ProtocolError as error:
+            self._refused(error, peer)
+            raise
         self.signals.wake(f"received:{peer}")
         self.signals.wake("apply")
         self.metrics.records_received.labels(peer=peer).inc(receipt.records)
-        headers = {"content-type": NOTE_TYPE, "hx-credit": str(self.batch_records_max)}
-        return Response(HTTPStatus.OK, headers, receipt.note)
+        return _note(receipt.note, credit=self.batch_records_max)
 
     async def _caller(self, request: Request) -> str:
         """Verify a request that changes nothing, and note that its sender is back."""
@@ -142,58 +186,58 @@ class PeerApi:
             await contacts.heard_from(tx, peer, now)
         return peer
 
-    async def _stream(self, http: web.Request, request: Request) -> Response:
+    async def _stream(self, call: Call) -> web.Response:
         """The newest checkpoint and cosignature held of the caller's own stream (anti-entropy)."""
-        peer = await self._caller(request)
-        if http.match_info["iss"] != peer:
-            raise ProtocolError("wrong-audience", "a stream is known to its two nodes alone", field="iss")
+        peer = await self._own_stream(call)
         async with self.db.transaction("peer.read") as tx:
             note = await inbound.newest_receipt(tx, peer)
-        if note is None:
-            return Response(HTTPStatus.NOT_FOUND, {"content-type": JSON_TYPE}, b'{"held":0}')
-        return Response(HTTPStatus.OK, {"content-type": NOTE_TYPE}, note)
+        return _nothing() if note is None else _note(note)
 
-    async def _receipt(self, http: web.Request, request: Request) -> Response:
+    async def _receipt(self, call: Call) -> web.Response:
         """The stored receipt that covers an index, byte for byte."""
-        peer = await self._caller(request)
-        if http.match_info["iss"] != peer:
-            raise ProtocolError("wrong-audience", "a stream is known to its two nodes alone", field="iss")
+        peer = await self._own_stream(call)
         async with self.db.transaction("peer.read") as tx:
-            note = await inbound.receipt_for(tx, peer, int(http.match_info["epoch"]), int(http.match_info["index"]))
-        if note is None:
-            return Response(HTTPStatus.NOT_FOUND, {"content-type": JSON_TYPE}, b'{"receipt":null}')
-        return Response(HTTPStatus.OK, {"content-type": NOTE_TYPE}, note)
+            note = await inbound.receipt_for(tx, peer, call.parameters["epoch"], call.parameters["index"])
+        return _nothing() if note is None else _note(note)
 
-    async def _well_known(self, http: web.Request, request: Request) -> Response:
+    async def _own_stream(self, call: Call) -> str:
+        peer = await self._caller(_request(call.request, self.base_url, b""))
+        if call.parameters["iss"] != peer:
+            raise ProtocolError("wrong-audience", "a stream is known to its two nodes alone", field="iss")
+        return peer
+
+    async def _well_known(self, call: Call) -> web.Response:
         """Versions, limits, directory version; and to a member the epoch of our stream to it."""
-        document: dict[str, object] = {
-            "node": self.node_id,
-            "versions": list(VERSIONS),
-            "limits": {
+        epochs: dict[str, int] = {}
+        if "signature" in call.request.headers:
+            peer = await self._caller(_request(call.request, self.base_url, b""))
+            async with self.db.transaction("peer.read") as tx:
+                cursor = await outbound.cursor(tx, peer)
+            epochs = {} if cursor is None else {peer: cursor.epoch}
+        said = WellKnownOut(
+            node=self.node_id,
+            versions=list(VERSIONS),
+            limits={
                 "batch_records_max": self.batch_records_max,
                 "batch_bytes_max": self.batch_bytes_max,
                 "body_bytes_max": self.body_bytes_max,
             },
-            "directory_version": self.directory().version,
-            "time": rfc3339(self.clock.now()),
-        }
-        if "signature" in http.headers:
-            peer = await self._caller(request)
-            async with self.db.transaction("peer.read") as tx:
-                cursor = await outbound.cursor(tx, peer)
-            document["epochs"] = {} if cursor is None else {peer: cursor.epoch}
-        return Response(HTTPStatus.OK, {"content-type": JSON_TYPE}, json.dumps(document).encode())
+            directory_version=self.directory().version,
+            time=rfc3339(self.clock.now()),
+            epochs=epochs,
+        )
+        return web.Response(body=msgspec.json.encode(said), content_type=JSON_TYPE)
 
 
-def _headers(http: web.Request) -> dict[str, str]:
-    """Lower-case names; several fields of one name are joined as RFC 9110 section 5.3 says."""
-    joined: dict[str, str] = {}
-    for name, value in http.headers.items():
-        lower = name.lower()
-        joined[lower] = f"{joined[lower]}, {value}" if lower in joined else value
-    return joined
+def _request(http: web.Request, base_url: str, body: bytes) -> Request:
+    """The request as the signer saw it: the configured base address, never the Host header (PROTOCOL section 4)."""
+    return Request(http.method, base_url.rstrip("/") + http.raw_path, combine_headers(http.headers.items()), body)
 
 
-def _problem(error: ProtocolError) -> Response:
-    headers = {"content-type": PROBLEM_TYPE}
-    return Response(REGISTRY[error.code].status, headers, json.dumps(problem_body(error)).encode())
+def _note(note: bytes, *, credit: int | None = None) -> web.Response:
+    headers = {"content-type": NOTE_TYPE} if credit is None else {"content-type": NOTE_TYPE, "hx-credit": str(credit)}
+    return web.Response(body=note, headers=headers)
+
+
+def _nothing() -> web.Response:
+    return web.Response(status=HTTPStatus.NOT_FOUND, body=json.dumps({"held": None}).encode(), content_type=JSON_TYPE)

@@ -184,7 +184,7 @@ def open_source(path: str) -> tuple[BinaryIO, str, int | None]:
     if path == "-":
         return sys.stdin.buffer, "-", None
     try:
-        stream = Path(path).open("rb")
+        stream = Path(path).open("rb")  # noqa: SIM115 - the caller closes it
     except OSError as error:
         raise OperatorError(f"The file cannot be read: {error.strerror}.") from None
     return stream, Path(path).name, Path(path).stat().st_size

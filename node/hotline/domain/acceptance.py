@@ -47,12 +47,7 @@ def judge(idx: int, raw: bytes, *, iss: str, aud: str, directory: Directory, now
         # 11. iss and aud, or an embedded proof (transfers: a later version).
         check_addressing(record.envelope, iss=iss, aud=aud)
         # 12. Handling rules.
-        if record.envelope.handling.purpose not in PURPOSES:
-            raise ProtocolError("handling-violation", "this purpose is not known here", field="handling.purpose")
-        if record.envelope.handling.retain_until <= now:
-            raise ProtocolError(
-                "handling-violation", "the record was to be erased before it came", field="handling.retain_until"
-            )
+        _check_handling(record, now)
         if not isinstance(record.body, ReportBody):
             return Judged(idx, record, None, None)
         # 13. Lifecycle rules: for a report, that it is ours to handle (whether it is new, the store says).
@@ -60,6 +55,15 @@ def judge(idx: int, raw: bytes, *, iss: str, aud: str, directory: Directory, now
         return Judged(idx, record, _url(record.body.url, "body.url"), record.body.referrer)
     except ProtocolError as error:
         return Refused(idx, record_id, error.code, error.field, error.detail)
+
+
+def _check_handling(record: Record, now: datetime) -> None:
+    if record.envelope.handling.purpose not in PURPOSES:
+        raise ProtocolError("handling-violation", "this purpose is not known here", field="handling.purpose")
+    if record.envelope.handling.retain_until <= now:
+        raise ProtocolError(
+            "handling-violation", "the record was to be erased before it came", field="handling.retain_until"
+        )
 
 
 def _check_competence(body: ReportBody, aud: str, directory: Directory) -> None:

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 from node.hotline.domain.assessment import Assessment, merge
 from node.hotline.domain.schema import (
+    HASHES_MAX,
     FieldError,
     HashIn,
     IntakeFault,
@@ -159,6 +160,10 @@ def _items(
             items[url.normal] = ReportedItem(Kind.MEDIA, url, hashes, assessment)
         else:
             known = tuple(dict.fromkeys(first.hashes + hashes))
+            if len(known) > HASHES_MAX:
+                sentence = f"at most {HASHES_MAX} hashes for one URL, however often it is named"
+                errors.append(FieldError(f"{where}.hashes", IntakeFault.TOO_MANY, sentence))
+                known = first.hashes
             items[url.normal] = ReportedItem(first.kind, first.url, known, merge(first.assessment, assessment)[0])
     return tuple(items.values()), 1 + len(report.media) - len(items)
 

@@ -173,5 +173,5 @@ def mermaid() -> str:
 
 
 def _node(state: State) -> str:
-    """Mermaid reads a hyphen in an identifier as the start of an arrow."""
+    """Return a name without hyphens, which Mermaid's arrows are made of."""
     return state.replace("-", "_")

@@ -78,14 +78,16 @@ def _choose(nodes: Iterable[NodeEntry], case_id: UUID) -> NodeEntry | None:
     """Weighted rendezvous hashing among those that receive: the highest score wins, ties go by node id.
 
     When a node comes or goes, only the cases move that it wins or loses, and each wins in proportion to its weight.
+    A weight of 0 means no share among several; it leaves no country without a hotline.
     """
-    receiving = [node for node in nodes if node.state in _RECEIVING and node.weight > 0]
-    if len(receiving) <= 1:
-        return receiving[0] if receiving else None
-    return max(receiving, key=lambda node: (_score(node.id, node.weight, case_id), node.id))
+    receiving = [node for node in nodes if node.state in _RECEIVING]
+    weighted = [node for node in receiving if node.weight > 0] or receiving
+    if len(weighted) <= 1:
+        return weighted[0] if weighted else None
+    return max(weighted, key=lambda node: (_score(node.id, node.weight or 1, case_id), node.id))
 
 
-def _score(node_id: str, weight: float, case_id: UUID) -> float:
+def _score(node_id: str, weight: int, case_id: UUID) -> float:
     """Return -weight / ln(u), u uniform in (0, 1) from SHA-256 over the domain, the node and the case.
 
     -ln(u) / weight is exponentially distributed with rate `weight`, and the smallest of several such values is

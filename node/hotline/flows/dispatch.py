@@ -1,7 +1,6 @@
 """Decides whose each ready item is, and writes its record into that peer's stream, in one transaction."""
 
-import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
@@ -54,6 +53,10 @@ class Dispatcher:
             moves: list[items.Move] = []
             by_peer: dict[str, list[tuple[UUID, UUID, bytes]]] = {}
             for record_id, row in zip(new_ids(len(rows), now), rows, strict=True):
+                if not self._cleared(row):
+                    state = next_state(State.READY, Event.WITHHELD, qualified=False, forward_unqualified=False)
+                    moves.append(items.Move(row["id"], state, None, None, None))
+                    continue
                 route = competent(directory, row["hosting_country"], row["case_id"], self.node_id)
                 if isinstance(route, Send):
                     try:
@@ -71,6 +74,10 @@ class Dispatcher:
             if by_peer:
                 await tx.notify("deliver")
         return len(rows)
+
+    def _cleared(self, row: Row) -> bool:
+        """Forwarding without qualification may have been switched off since the item became ready."""
+        return self.forward_unqualified or is_illegal(row["qualification"])
 
     def _move(self, row: Row, route: Route) -> items.Move:
         state = next_state(
@@ -141,13 +148,11 @@ class Dispatcher:
         )
 
 
-def _hashes(column: str | None) -> tuple[Hash, ...]:
+def _hashes(column: Sequence[Mapping[str, str]] | None) -> tuple[Hash, ...]:
     """The hashes of the algorithms that the wire names."""
     if column is None:
         return ()
-    return tuple(
-        Hash(HashAlgorithm(one["alg"]), one["value"]) for one in json.loads(column) if one["alg"] in HashAlgorithm
-    )
+    return tuple(Hash(HashAlgorithm(one["alg"]), one["value"]) for one in column if one["alg"] in HashAlgorithm)
 
 
 def _qualification(assessment: Assessment) -> Qualification:

@@ -123,7 +123,7 @@ class Intake:
     def _row(self, item_id: UUID, case_id: UUID, page_id: UUID | None, item: ReportedItem) -> ItemRow:
         url = item.url
         seal = self.vault.seal
-        illegal = item.assessment is None or item.assessment.illegal
+        closed = item.assessment is not None and not item.assessment.illegal
         return ItemRow(
             id=item_id,
             case_id=case_id,
@@ -134,8 +134,8 @@ class Intake:
             url_digest=self.vault.url_digest(url.normal),
             hashes=json.dumps([{"alg": h.algorithm, "value": h.value} for h in item.hashes]) if item.hashes else None,
             duplicate_of=None,
-            state=ENTRIES[Entry.REPORTED if illegal else Entry.REPORTED_NOT_ILLEGAL],
-            reason=None,
+            state=ENTRIES[Entry.REPORTED_NOT_ILLEGAL if closed else Entry.REPORTED],
+            reason="not-illegal" if closed else None,
             qualification=to_column(item.assessment),
         )
 
@@ -155,7 +155,7 @@ class Intake:
                 original = originals[row.url_digest]
                 if original == row.id:
                     continue
-                draft.rows[at] = replace(row, duplicate_of=original, state=ENTRIES[Entry.REPORTED_AGAIN])
+                draft.rows[at] = replace(row, duplicate_of=original, state=ENTRIES[Entry.REPORTED_AGAIN], reason=None)
                 assessment = draft.assessments[at]
                 if assessment is not None:
                     brought.setdefault(original, []).append(assessment)
@@ -179,7 +179,8 @@ class Intake:
                 continue
             event = Event.QUALIFIED_ILLEGAL if best.illegal else Event.QUALIFIED_NOT_ILLEGAL
             after = next_state(state, event, qualified=best.illegal, forward_unqualified=self.forward_unqualified)
-            moved.append((item_id, to_column(best) or "{}", after, None))
+            reason = "not-illegal" if after is State.CLOSED else current[item_id]["reason"]
+            moved.append((item_id, to_column(best) or "{}", after, reason))
         if moved:
             await items.write_qualifications(tx, moved, now)
             await items.requeue(tx, [row[0] for row in moved if row[2] == State.LOCATING], now)

@@ -12,7 +12,7 @@ from uuid import UUID
 from geo.verdict import Verdict, VerdictKind
 from node.hotline.domain.delivery import backoff_s
 from node.hotline.domain.lifecycle import Event, State, next_state
-from node.hotline.domain.urls import parse_reported_url
+from node.hotline.domain.urls import HostKind, parse_reported_url
 from node.hotline.store import items
 from node.hotline.store.qualification import is_illegal
 from node.hotline.store.vault import Vault
@@ -54,7 +54,7 @@ class Locating:
             leased = await items.lease_for_location(tx, self.clock_now(), LEASE_S, self.items_max)
         if not leased:
             return 0
-        hosts = [parse_reported_url(self.vault.open("items", "url_enc", it.id, it.url_enc)).host for it in leased]
+        hosts = [_host(self.vault.open("items", "url_enc", it.id, it.url_enc)) for it in leased]
         verdicts = await self.locate(hosts)
         await self._store(list(zip(leased, verdicts, strict=True)))
         return len(leased)
@@ -108,3 +108,9 @@ class Locating:
             reasons=verdict.reasons,
             evidence_enc=self.vault.seal("items", "evidence_enc", item_id, evidence),
         )
+
+
+def _host(text: str) -> str:
+    """The host to locate; a content identifier or an IPNS name has no hosting country, whatever it looks like."""
+    url = parse_reported_url(text)
+    return f"{url.host}.ipfs" if url.host_kind is HostKind.IPFS else url.host

@@ -6,11 +6,11 @@ from node.clock import Clock, parse_rfc3339
 from node.hotline.domain.delivery import BatchAnswer, Problem
 from node.platform.httpclient import PeerAnswer, PeerAnswerInvalid, PeerClient, PeerUnreachable
 from protocol.directory import Directory, NodeEntry
+from protocol.errors import ProtocolError
+from protocol.keys import PublicKey
 from protocol.problems import RemoteProblem, parse_problem
 
 BATCH_TYPE = "application/vnd.hx.batch"
-#: A receipt is a note with a few signatures; ML-DSA-44 makes each about 3.3 KB of base64.
-_RECEIPT_BYTES_MAX = 65_536
 
 
 class PeerGateway:
@@ -27,16 +27,28 @@ class PeerGateway:
         """PUT one batch to the peer's inbox and return its receipt or what went wrong."""
         url = f"{peer.base_url.rstrip('/')}/peer/v1/inbox/{self._own_id}/{epoch}/{first_index}"
         try:
-            answer = await self._client.request(
-                "PUT", url, peer_id=peer.id, body=body, content_type=BATCH_TYPE, answer_bytes_max=_RECEIPT_BYTES_MAX
+            answer = await self._client.call(
+                "PUT", url, self._keys_of(peer.id), headers={"content-type": BATCH_TYPE}, body=body
             )
         except PeerUnreachable as error:
             return BatchAnswer(None, Problem(f"unreachable-{error.kind}"))
         except PeerAnswerInvalid as error:
-            return BatchAnswer(None, Problem(f"answer-{error.code}"))
+            # A peer whose own clock is wrong cannot say so in an answer that we would believe.
+            return BatchAnswer(None, Problem("clock-skew" if error.code == "clock-skew" else f"answer-{error.code}"))
         if answer.status in {200, 201}:
             return BatchAnswer(answer.body)
         return self._refusal(answer)
+
+    def _keys_of(self, peer_id: str) -> Callable[[str], PublicKey]:
+        """Find keys of exactly this peer: another member's valid signature is no answer of this one."""
+
+        def find_key(keyid: str) -> PublicKey:
+            node_id, key = self._directory().http_key(keyid, self._clock.now())
+            if node_id != peer_id:
+                raise ProtocolError("unknown-key", "the answer is signed by another node", field="keyid")
+            return key
+
+        return find_key
 
     def _refusal(self, answer: PeerAnswer) -> BatchAnswer:
         remote = parse_problem(answer.body)

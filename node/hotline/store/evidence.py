@@ -1,18 +1,21 @@
 """Finds what proves a record: where it stands in a stream and the receipt that covers it. Proves nothing itself."""
 
 from dataclasses import dataclass
-from typing import Literal
 from uuid import UUID
 
 from node.hotline.store import inbound, outbound
 from node.platform.database import Transaction
 
 
+OUTBOX = "outbox"
+INBOX = "inbox"
+
+
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A record's place: in one of our streams (`outbox`) or one of a peer's (`inbox`), still sealed."""
+    """A record's place: in one of our streams (OUTBOX) or one of a peer's (INBOX), still sealed."""
 
-    table: Literal["outbox", "inbox"]
+    table: str
     stream: int
     idx: int
     sealed: bytes
@@ -26,18 +29,18 @@ async def place_of_item(tx: Transaction, item_id: UUID) -> Place | None:
         item_id,
     )
     if row is not None:
-        return Place("outbox", row["stream"], row["idx"], row["record_enc"])
+        return Place(OUTBOX, row["stream"], row["idx"], row["record_enc"])
     row = await tx.row(
         "SELECT b.stream, b.idx, b.record_enc FROM items i "
         "JOIN inbox b ON b.stream = i.received_stream AND b.idx = i.received_idx WHERE i.id = $1",
         item_id,
     )
-    return None if row is None else Place("inbox", row["stream"], row["idx"], row["record_enc"])
+    return None if row is None else Place(INBOX, row["stream"], row["idx"], row["record_enc"])
 
 
 async def receipt_covering(tx: Transaction, place: Place) -> tuple[int, bytes] | None:
     """Return (size, receipt) of the first receipt that covers the record, or None."""
-    if place.table == "outbox":
+    if place.table == OUTBOX:
         return await outbound.receipt_covering(tx, place.stream, place.idx)
     held = await inbound.batch_covering(tx, place.stream, place.idx + 1)
     return held.size, held.receipt
@@ -45,6 +48,6 @@ async def receipt_covering(tx: Transaction, place: Place) -> tuple[int, bytes] |
 
 async def leaf_hashes(tx: Transaction, place: Place, size: int) -> list[bytes]:
     """Return the first `size` leaf hashes of the record's stream."""
-    if place.table == "outbox":
+    if place.table == OUTBOX:
         return await outbound.leaf_hashes(tx, place.stream, size)
     return await inbound.leaf_hashes(tx, place.stream, 0, size)

@@ -4,8 +4,6 @@ import msgspec
 
 from node.hotline.domain.assessment import Assessment
 
-_DECODER = msgspec.json.Decoder(Assessment)
-
 
 def to_column(assessment: Assessment | None) -> str | None:
     """Return the column's JSON text, without the members that are not said."""
@@ -15,12 +13,12 @@ def to_column(assessment: Assessment | None) -> str | None:
     return msgspec.json.encode(members).decode()
 
 
-def from_column(text: str | None) -> Assessment | None:
-    """Return the qualification that the column holds."""
-    return None if text is None else _DECODER.decode(text)
+def from_column(value: object) -> Assessment | None:
+    """Return the qualification that the column holds, as the driver gives it (decoded JSON)."""
+    return None if value is None else msgspec.convert(value, Assessment)
 
 
-def is_illegal(text: str | None) -> bool:
+def is_illegal(value: object) -> bool:
     """Tell whether the column holds a qualification as illegal."""
-    assessment = from_column(text)
+    assessment = from_column(value)
     return assessment is not None and assessment.illegal

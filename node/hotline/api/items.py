@@ -1,0 +1,252 @@
+"""`/api/v1/items`: what is known of an item, its assessment and its proof. URLs are shown defanged."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from http import HTTPStatus
+from uuid import UUID
+
+import msgspec
+from aiohttp import web
+
+from node.clock import rfc3339
+from node.hotline.domain.assessment import AssessmentRefused
+from node.hotline.domain.intake import check_assessment
+from node.hotline.domain.lifecycle import State, TransitionRefused
+from node.hotline.domain.schema import AssessmentIn, IntakeRefused, decode_assessment
+from node.hotline.domain.urls import UrlRefused, defang, parse_reported_url
+from node.hotline.flows.assess import Assessor, UnknownItem
+from node.hotline.flows.prove import NothingToProve, Prover
+from node.hotline.store import items
+from node.hotline.store.vault import Vault
+from node.platform.apikeys import Role
+from node.platform.apiproblems import CONFLICT, INVALID, NOT_FOUND, ApiProblem, FieldFault, field_problem
+from node.platform.database import Database, Row
+from node.platform.routes import Answer, Body, Call, Parameter, Route
+from node.platform.web import read_body
+
+_ENCODER = msgspec.json.Encoder()
+_BODY_BYTES_MAX = 65_536
+_PAGE_MAX = 200
+_READERS = frozenset({Role.READER, Role.ANALYST, Role.ADMIN})
+_ANALYSTS = frozenset({Role.ANALYST, Role.ADMIN})
+_ITEM = Parameter("item", UUID, "The id of the item.", example="0192f7a0-0000-7000-8000-000000000001")
+
+
+class ItemOut(msgspec.Struct, frozen=True):
+    """One item. `url` is defanged; times are RFC 3339 in UTC; what is not known is null."""
+
+    id: str
+    case: str
+    kind: str
+    state: str
+    reason: str | None
+    hosting_country: str | None
+    assigned_country: str | None
+    assigned_node: str | None
+    confidence: int | None
+    verdict: str | None
+    classification: str | None
+    duplicate_of: str | None
+    created_at: str
+    updated_at: str
+    url: str | None = None
+    times_seen: int | None = None
+    channel: str | None = None
+    reference: str | None = None
+
+
+class ItemsOut(msgspec.Struct, frozen=True):
+    """A page of items in the order of their ids; `next` is the `after` of the next page, or null."""
+
+    items: list[ItemOut]
+    next: str | None
+
+
+class AssessedOut(msgspec.Struct, frozen=True):
+    """The item's state after the assessment."""
+
+    id: str
+    state: str
+
+
+class SearchIn(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The URL that is looked for; it stands in the body because a URL of ours never holds one."""
+
+    url: str
+
+
+class FoundOut(msgspec.Struct, frozen=True):
+    """The first item known under the URL, or null."""
+
+    item: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class ItemsApi:
+    """What the doors work with."""
+
+    db: Database
+    vault: Vault
+    assessor: Assessor
+    prover: Prover
+    clock_now: Callable[[], datetime]
+
+    def routes(self) -> list[Route]:
+        """Return the operations on items."""
+        return [
+            Route(
+                method="GET",
+                path="/api/v1/items",
+                summary="List items",
+                description="The work queues are states: `waiting` for qualification, `origin-lookup`, `assigned`, …",
+                group="Items",
+                handler=self._list,
+                roles=_READERS,
+                parameters=(
+                    Parameter("state", State, "Only items in this state.", where="query", required=False),
+                    Parameter("after", UUID, "Only items after this id.", where="query", required=False),
+                    Parameter("limit", int, "At most so many (1 to 200).", where="query", required=False),
+                ),
+                responses={HTTPStatus.OK: Answer("A page of items.", ItemsOut)},
+                problems=(INVALID,),
+            ),
+            Route(
+                method="POST",
+                path="/api/v1/items/search",
+                summary="Find an item by its URL",
+                group="Items",
+                handler=self._search,
+                roles=_READERS,
+                request=Body(
+                    SearchIn,
+                    description="The URL, in any spelling a browser would take.",
+                    example={"url": "https://host.example/page"},
+                ),
+                responses={HTTPStatus.OK: Answer("The item, or null.", FoundOut)},
+                problems=(INVALID,),
+            ),
+            Route(
+                method="GET",
+                path="/api/v1/items/{item}",
+                summary="Show an item",
+                group="Items",
+                handler=self._show,
+                roles=_READERS,
+                parameters=(_ITEM,),
+                responses={HTTPStatus.OK: Answer("The item.", ItemOut)},
+                problems=(NOT_FOUND, INVALID),
+            ),
+            Route(
+                method="PATCH",
+                path="/api/v1/items/{item}/assessment",
+                summary="Set an item's qualification",
+                description=(
+                    "Qualified as illegal, a located item hosted abroad leaves for the competent hotline; not illegal "
+                    "closes it. A baseline qualification is final."
+                ),
+                group="Items",
+                handler=self._assess,
+                roles=_ANALYSTS,
+                parameters=(_ITEM,),
+                request=Body(
+                    one_of=(AssessmentIn,), description="The qualification.", example={"classification": "national"}
+                ),
+                body_bytes_max=_BODY_BYTES_MAX,
+                responses={HTTPStatus.OK: Answer("The qualification is stored.", AssessedOut)},
+                problems=(NOT_FOUND, CONFLICT, INVALID),
+            ),
+            Route(
+                method="GET",
+                path="/api/v1/items/{item}/proof",
+                summary="Get the proof of an item's record",
+                description="A C2SP tlog-proof with the record in it; `hotline verify` checks it offline.",
+                group="Items",
+                handler=self._prove,
+                roles=_ANALYSTS,
+                parameters=(_ITEM,),
+                responses={HTTPStatus.OK: Answer("The proof.", None, media_type="text/plain")},
+                problems=(NOT_FOUND, INVALID),
+            ),
+        ]
+
+    async def _list(self, call: Call) -> web.StreamResponse:
+        limit = call.parameters.get("limit")
+        limit = _PAGE_MAX if limit is None else limit
+        if not 1 <= limit <= _PAGE_MAX:
+            raise field_problem("limit", "out-of-range", f"is 1 to {_PAGE_MAX}")
+        async with self.db.transaction("items.page") as tx:
+            rows = await items.page(tx, call.parameters.get("state"), call.parameters.get("after"), limit)
+        following = str(rows[-1]["id"]) if len(rows) == limit else None
+        return _json(ItemsOut([_item(row) for row in rows], following))
+
+    async def _search(self, call: Call) -> web.StreamResponse:
+        try:
+            url = parse_reported_url(call.body.url)
+        except UrlRefused as refused:
+            raise field_problem("url", refused.reason, refused.sentence) from None
+        async with self.db.transaction("items.search") as tx:
+            found = await items.find_by_digest(tx, self.vault.url_digest(url.normal))
+        return _json(FoundOut(None if found is None else str(found)))
+
+    async def _show(self, call: Call) -> web.StreamResponse:
+        item_id = call.parameters["item"]
+        async with self.db.transaction("items.show") as tx:
+            row = await items.item(tx, item_id)
+        if row is None:
+            raise ApiProblem(NOT_FOUND, "there is no item of this id")
+        url = self.vault.open("items", "url_enc", item_id, row["url_enc"])
+        return _json(_item(row, url=defang(parse_reported_url(url).normal)))
+
+    async def _assess(self, call: Call) -> web.StreamResponse:
+        raw = await read_body(call.request, _BODY_BYTES_MAX)
+        try:
+            assessment = check_assessment(decode_assessment(raw), self.clock_now())
+        except IntakeRefused as refused:
+            faults = tuple(FieldFault(error.field, error.reason, error.detail) for error in refused.errors)
+            raise ApiProblem(INVALID, f"{faults[0].field or 'the body'}: {faults[0].detail}", errors=faults) from None
+        try:
+            state = await self.assessor.assess(call.parameters["item"], assessment)
+        except UnknownItem:
+            raise ApiProblem(NOT_FOUND, "there is no item of this id") from None
+        except AssessmentRefused as refused:
+            raise ApiProblem(CONFLICT, refused.sentence) from None
+        except TransitionRefused as refused:
+            raise ApiProblem(CONFLICT, str(refused)) from None
+        return _json(AssessedOut(str(call.parameters["item"]), state))
+
+    async def _prove(self, call: Call) -> web.StreamResponse:
+        try:
+            proof = await self.prover.prove(call.parameters["item"])
+        except NothingToProve as nothing:
+            raise ApiProblem(NOT_FOUND, str(nothing)) from None
+        return web.Response(body=proof, content_type="text/plain", charset="utf-8")
+
+
+def _json(value: object) -> web.Response:
+    return web.Response(body=_ENCODER.encode(value), content_type="application/json")
+
+
+def _item(row: Row, *, url: str | None = None) -> ItemOut:
+    qualification = row["qualification"]
+    whole = url is not None
+    return ItemOut(
+        id=str(row["id"]),
+        case=str(row["case_id"]),
+        kind=row["kind"],
+        state=row["state"],
+        reason=row["reason"],
+        hosting_country=row["hosting_country"],
+        assigned_country=row["assigned_country"],
+        assigned_node=row["assigned_node"],
+        confidence=row["confidence"],
+        verdict=row["verdict"],
+        classification=None if qualification is None else qualification["classification"],
+        duplicate_of=None if row["duplicate_of"] is None else str(row["duplicate_of"]),
+        created_at=rfc3339(row["created_at"]),
+        updated_at=rfc3339(row["updated_at"]),
+        url=url,
+        times_seen=row["times_seen"] if whole else None,
+        channel=row["channel"] if whole else None,
+        reference=row["reference"] if whole else None,
+    )

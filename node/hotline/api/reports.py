@@ -1,0 +1,153 @@
+"""`POST /api/v1/reports`: takes one report or a batch, and answers when it is committed."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from http import HTTPStatus
+
+import msgspec
+from aiohttp import web
+
+from node.hotline.api.groupcommit import GroupCommit, IntakeUnavailable
+from node.hotline.domain.intake import Report, check_batch, check_report
+from node.hotline.domain.schema import BatchIn, IntakeRefused, ReportIn, decode_submission
+from node.hotline.flows.intake import ReferenceConflict, Submission, Taken
+from node.platform.apikeys import Role
+from node.platform.apiproblems import CONFLICT, INVALID, UNAVAILABLE, ApiProblem, FieldFault
+from node.platform.routes import Answer, Body, Call, Route
+from node.platform.telemetry import Metrics
+from node.platform.web import read_body
+
+_ENCODER = msgspec.json.Encoder()
+
+
+class TakenItemOut(msgspec.Struct, frozen=True):
+    """One URL of the report: `duplicate_of` is the item already known, where it was reported before."""
+
+    id: str
+    state: str
+    duplicate_of: str | None
+
+
+class TakenOut(msgspec.Struct, frozen=True):
+    """One report: `repeated` when its reference was known and nothing was added; the page's item comes first."""
+
+    case: str
+    reference: str | None
+    repeated: bool
+    items: list[TakenItemOut]
+
+
+class ReceivedOut(msgspec.Struct, frozen=True):
+    """What became of the reports, in the order in which they were sent."""
+
+    reports: list[TakenOut]
+
+
+@dataclass(frozen=True, slots=True)
+class ReportsApi:
+    """What the door works with."""
+
+    group_commit: GroupCommit
+    clock_now: Callable[[], datetime]
+    metrics: Metrics
+    body_bytes_max: int
+    reports_max: int
+
+    def routes(self) -> list[Route]:
+        """Return the operations on reports."""
+        return [
+            Route(
+                method="POST",
+                path="/api/v1/reports",
+                summary="Take reports in",
+                description=(
+                    'Send one report, or a batch as `{"reports": […]}`. The answer comes when everything is stored; '
+                    "a batch is taken whole or not at all. A reference is idempotent: the same report sent again under "
+                    "it is answered with what is known, and nothing is added."
+                ),
+                group="Reports",
+                handler=self._post,
+                roles=frozenset({Role.INTAKE, Role.ANALYST, Role.ADMIN}),
+                request=Body(
+                    one_of=(ReportIn, BatchIn),
+                    description="One report, or a batch of them.",
+                    example={
+                        "url": "https://host.example/page",
+                        "media": [{"url": "https://img.example/1.jpg"}],
+                        "reference": "2026-000123",
+                        "channel": "public",
+                    },
+                ),
+                body_bytes_max=self.body_bytes_max,
+                responses={
+                    HTTPStatus.CREATED: Answer("Everything is stored.", ReceivedOut),
+                    HTTPStatus.OK: Answer("Every reference was known; nothing was added.", ReceivedOut),
+                },
+                problems=(INVALID, CONFLICT, UNAVAILABLE),
+            )
+        ]
+
+    async def _post(self, call: Call) -> web.StreamResponse:
+        with self.metrics.intake_seconds.time():
+            raw = await read_body(call.request, self.body_bytes_max)
+            reports = self._checked(raw)
+            submitter = "api:" + (call.caller.key_id if call.caller is not None else "")
+            submissions = [Submission(submitter, report.reference, report) for report in reports]
+            try:
+                taken = await self.group_commit.submit(submissions)
+            except IntakeUnavailable:
+                raise ApiProblem(
+                    UNAVAILABLE, "the store is not available; nothing was taken", headers={"Retry-After": "5"}
+                ) from None
+        return self._answer(reports, taken)
+
+    def _checked(self, raw: bytes) -> list[Report]:
+        try:
+            received, is_batch = decode_submission(raw, self.reports_max)
+            now = self.clock_now()
+            return check_batch(received, now) if is_batch else [check_report(received[0], now)]
+        except IntakeRefused as refused:
+            for error in refused.errors:
+                self.metrics.intake_rejected.labels(reason=error.reason).inc()
+            faults = tuple(FieldFault(error.field, error.reason, error.detail) for error in refused.errors)
+            raise ApiProblem(INVALID, _sentence(faults), errors=faults) from None
+
+    def _answer(self, reports: Sequence[Report], taken: Sequence[Taken | ReferenceConflict]) -> web.StreamResponse:
+        conflicts = [at for at, one in enumerate(taken) if isinstance(one, ReferenceConflict)]
+        if conflicts:
+            faults = tuple(
+                FieldFault(
+                    "reference" if len(taken) == 1 else f"reports[{at}].reference",
+                    "reference-conflict",
+                    "this reference was used before for another report",
+                )
+                for at in conflicts
+            )
+            raise ApiProblem(CONFLICT, "a reference was used before for another report", errors=faults)
+        done = [one for one in taken if isinstance(one, Taken)]
+        self._count(done)
+        body = ReceivedOut([_out(report, one) for report, one in zip(reports, done, strict=True)])
+        status = HTTPStatus.OK if all(one.repeated for one in done) else HTTPStatus.CREATED
+        return web.Response(status=status, body=_ENCODER.encode(body), content_type="application/json")
+
+    def _count(self, taken: Sequence[Taken]) -> None:
+        fresh = [one for one in taken if not one.repeated]
+        duplicates = sum(item.duplicate_of is not None for one in fresh for item in one.items)
+        self.metrics.reports_received.inc(len(fresh))
+        self.metrics.items_received.inc(sum(len(one.items) for one in fresh) - duplicates)
+        self.metrics.duplicates.inc(duplicates)
+
+
+def _out(report: Report, taken: Taken) -> TakenOut:
+    items = [
+        TakenItemOut(str(item.id), item.state, None if item.duplicate_of is None else str(item.duplicate_of))
+        for item in taken.items
+    ]
+    return TakenOut(str(taken.case_id), report.reference, taken.repeated, items)
+
+
+def _sentence(faults: Sequence[FieldFault]) -> str:
+    first = faults[0]
+    more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
+    return f"{first.field or 'the body'}: {first.detail}{more}"

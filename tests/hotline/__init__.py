@@ -1,0 +1,1 @@
+"""Tests of the national node on real PostgreSQL and real sockets."""
