@@ -14,6 +14,10 @@ from geo.dnswire import encode_query, is_reply_to
 Server = tuple[str, int]
 
 _TCP_CONNECTIONS_MAX = 16
+# Queries that may stand in the receive buffer of one server: Linux's default buffer holds some 250 datagrams and drops
+# the rest. A query without a reply for so long is being worked on, and stands there no more.
+_BURST_QUERIES = 128
+_BURST_S = 0.2
 _ID_TRIES_MAX = 64
 
 
@@ -25,12 +29,46 @@ class NoReplyError(Exception):
         self.reason = reason
 
 
+class _Query:
+    """A query on its way: what it asked, who waits for it, and its place in the burst until it is given back."""
+
+    __slots__ = ("future", "question", "timer", "window")
+
+    def __init__(self, question: bytes, window: asyncio.Semaphore, timeout_s: float) -> None:
+        loop = asyncio.get_running_loop()
+        self.question = question
+        self.future: asyncio.Future[bytes] = loop.create_future()
+        self.window: asyncio.Semaphore | None = window
+        first_s = min(timeout_s, _BURST_S)
+        self.timer = loop.call_later(first_s, self._late, timeout_s - first_s)
+
+    def _late(self, rest_s: float) -> None:
+        self.leave_burst()
+        if rest_s > 0:
+            self.timer = asyncio.get_running_loop().call_later(rest_s, self.fail, "timeout")
+        else:
+            self.fail("timeout")
+
+    def fail(self, reason: str) -> None:
+        if not self.future.done():
+            self.future.set_exception(NoReplyError(reason))
+
+    def leave_burst(self) -> None:
+        if self.window is not None:
+            self.window.release()
+            self.window = None
+
+    def end(self) -> None:
+        self.timer.cancel()
+        self.leave_burst()
+
+
 class _Port(asyncio.DatagramProtocol):
     """One UDP socket and the queries that wait on it."""
 
     def __init__(self) -> None:
         self.transport: asyncio.DatagramTransport | None = None
-        self.waiting: dict[int, tuple[bytes, asyncio.Future[bytes]]] = {}
+        self.waiting: dict[int, _Query] = {}
         self.sent = 0
         self.strays = 0
         self.retired = False
@@ -40,13 +78,11 @@ class _Port(asyncio.DatagramProtocol):
 
     def datagram_received(self, data: bytes, addr: tuple[str | object, int]) -> None:  # noqa: ARG002 (protocol; the socket is connected)
         query_id = int.from_bytes(data[:2], "big")
-        waiting = self.waiting.get(query_id)
-        if waiting is None or not is_reply_to(data, query_id, waiting[0]):
+        query = self.waiting.get(query_id)
+        if query is None or not is_reply_to(data, query_id, query.question):
             self.strays += 1
-            return
-        future = waiting[1]
-        if not future.done():
-            future.set_result(data)
+        elif not query.future.done():
+            query.future.set_result(data)
 
     def error_received(self, exc: Exception) -> None:  # noqa: ARG002 (protocol)
         self._fail_all()
@@ -55,9 +91,8 @@ class _Port(asyncio.DatagramProtocol):
         self._fail_all()
 
     def _fail_all(self) -> None:
-        for _, future in self.waiting.values():
-            if not future.done():
-                future.set_exception(NoReplyError("unreachable"))
+        for query in self.waiting.values():
+            query.fail("unreachable")
 
     def close(self) -> None:
         if self.transport is not None:
@@ -72,25 +107,32 @@ class DnsTransport:
         self._port_queries_max = port_queries_max
         self._ports: dict[Server, list[_Port]] = {}
         self._retired: set[_Port] = set()
+        self._windows: dict[Server, asyncio.Semaphore] = {}
         self._opening = asyncio.Lock()
         self._tcp_slots = asyncio.Semaphore(_TCP_CONNECTIONS_MAX)
         self._closed = False
 
     async def ask(self, server: Server, question: bytes, *, edns: bool, timeout_s: float) -> bytes:
         """The reply over UDP. Raises `NoReplyError` when there is none within `timeout_s`."""
-        port = await self._choose_port(server)
+        window = self._windows.setdefault(server, asyncio.Semaphore(_BURST_QUERIES))
+        await window.acquire()
+        query = _Query(question, window, timeout_s)
+        try:
+            # Nothing is awaited between the choice of a port and its use: an idle one may be closed at any turn.
+            port = await self._choose_port(server)
+            return await self._exchange(port, query, edns=edns)
+        finally:
+            query.end()
+
+    async def _exchange(self, port: _Port, query: _Query, *, edns: bool) -> bytes:
         query_id = _free_id(port)
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[bytes] = loop.create_future()
-        port.waiting[query_id] = (question, future)
+        port.waiting[query_id] = query
         port.sent += 1
-        timer = loop.call_later(timeout_s, _expire, future)
         try:
             assert port.transport is not None  # noqa: S101 (set before the endpoint is handed out)
-            port.transport.sendto(encode_query(query_id, question, edns=edns))
-            return await future
+            port.transport.sendto(encode_query(query_id, query.question, edns=edns))
+            return await query.future
         finally:
-            timer.cancel()
             del port.waiting[query_id]
             self._close_when_idle(port)
 
@@ -161,11 +203,6 @@ def _free_id(port: _Port) -> int:
         if query_id not in port.waiting:
             return query_id
     raise NoReplyError("overloaded")
-
-
-def _expire(future: asyncio.Future[bytes]) -> None:
-    if not future.done():
-        future.set_exception(NoReplyError("timeout"))
 
 
 async def _exchange_tcp(server: Server, query: bytes) -> bytes:

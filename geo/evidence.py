@@ -60,9 +60,9 @@ class DatabaseName:
 
 @dataclass(frozen=True, slots=True)
 class AddressEvidence:
-    """What is known of one address; opinions as (place of the file in the list, opinion)."""
+    """What is known of one address, `ip` its text; opinions as (place of the file in the list, opinion)."""
 
-    address: IPAddress
+    ip: str
     kind: AddressKind
     wrapping: Wrapping | None = None
     countries: tuple[tuple[int, CountryRecord], ...] = ()
@@ -133,7 +133,7 @@ _OUTCOMES: dict[type[Outcome], str] = {
 
 
 def _address_json(evidence: AddressEvidence) -> dict[str, object]:
-    out: dict[str, object] = {"ip": str(evidence.address)}
+    out: dict[str, object] = {"ip": evidence.ip}
     if evidence.kind is not AddressKind.GLOBAL:
         out["kind"] = evidence.kind.value
     if evidence.wrapping is not None:

@@ -154,7 +154,7 @@ class Locator:
         for _, record in known_networks:
             proxy = self._proxies.by_asn(record.asn) or proxy
         return AddressEvidence(
-            classified.address,
+            str(classified.address),
             classified.kind,
             classified.wrapping,
             tuple((place, record) for place, record in countries if record is not None),

@@ -5,7 +5,6 @@ votes that the winning country has, less 5 for each doubt that is noted. A geolo
 address, a registry file one.
 """
 
-from collections import Counter
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -88,36 +87,39 @@ def _without_addresses(evidence: Evidence) -> Verdict | None:
     return None
 
 
+_Votes = dict[str, int]
+
+
 @dataclass(slots=True)
 class _Tally:
     """The votes for countries, and what was noted while they were counted."""
 
-    votes: Counter[str]
-    registered: dict[str, Counter[str]]
+    votes: _Votes
+    registered: dict[str, _Votes]
     base: int
     doubts: list[str]
     notes: list[str]
 
-    def winner(self) -> str | None:
-        """The country with most votes; of equals the first in the alphabet, so that order never matters."""
-        return _first_of_most(self.votes)
 
-
-def _first_of_most(votes: Counter[str]) -> str | None:
+def _first_of_most(votes: _Votes) -> str | None:
+    """The country with most votes; of equals the first in the alphabet, so that order never matters."""
+    if len(votes) == 1:
+        return next(iter(votes))
     return min(votes, key=lambda code: (-votes[code], code), default=None)
 
 
 def _count(hosting: list[AddressEvidence], databases: tuple[DatabaseName, ...]) -> _Tally:
-    tally = _Tally(Counter(), {}, _BASE_REGISTRY, [], [])
+    tally = _Tally({}, {}, _BASE_REGISTRY, [], [])
     winners = set()
     for one in hosting:
-        votes: Counter[str] = Counter()
+        votes: _Votes = {}
         for place, record in one.countries:
             code = _code(record)
             registry = databases[place].is_registry
-            votes[code] += _VOTES_REGISTRY if registry else _VOTES_LOCATED
+            votes[code] = votes.get(code, 0) + (_VOTES_REGISTRY if registry else _VOTES_LOCATED)
             if record.registered_country is not None:
-                tally.registered.setdefault(code, Counter())[record.registered_country] += 1
+                registered = tally.registered.setdefault(code, {})
+                registered[record.registered_country] = registered.get(record.registered_country, 0) + 1
             if record.country is None:
                 tally.doubts.append("registered-only")
             elif not registry:
@@ -127,7 +129,8 @@ def _count(hosting: list[AddressEvidence], databases: tuple[DatabaseName, ...]) 
         elif len(votes) > 1:
             tally.notes.append("databases-differ")
         winners.add(_first_of_most(votes))
-        tally.votes.update(votes)
+        for code, number in votes.items():
+            tally.votes[code] = tally.votes.get(code, 0) + number
     if len(winners - {None}) > 1:
         tally.notes.append("several-countries")
     return tally
@@ -140,17 +143,17 @@ def _code(record: CountryRecord) -> str:
 
 
 def _hosted(tally: _Tally, evidence: Evidence) -> Verdict:
-    country = tally.winner()
+    country = _first_of_most(tally.votes)
     if country is None:
         return _plain(VerdictKind.UNLOCATED, 0, ("no-opinion",), evidence)
-    registered = _first_of_most(tally.registered.get(country, Counter()))
+    registered = _first_of_most(tally.registered.get(country, {}))
     doubts = list(tally.doubts)
     if registered is not None and registered != country:
         doubts.append("registered-elsewhere")
     notes = list(tally.notes)
     if tally.base == _BASE_REGISTRY:
         notes.append("registry-data-only")
-    share = tally.base * tally.votes[country] // tally.votes.total()
+    share = tally.base * tally.votes[country] // sum(tally.votes.values())
     confidence = max(share - _DOUBT * len(set(doubts)), _CONFIDENCE_MIN)
     reasons = tuple(sorted({*doubts, *notes}))
     return Verdict(VerdictKind.HOSTED, country, registered, confidence, reasons, evidence_json(evidence, None))
@@ -159,7 +162,7 @@ def _hosted(tally: _Tally, evidence: Evidence) -> Verdict:
 def _proxied(proxy: ProxyMatch, tally: _Tally, evidence: Evidence, *, partly: bool) -> Verdict:
     reasons = (f"proxy-by-{proxy.by}", *(("proxy-partly",) if partly else ()))
     out: dict[str, object] = {"provider": proxy.provider, "by": proxy.by, "match": proxy.match}
-    visible = tally.winner()
+    visible = _first_of_most(tally.votes)
     if visible is not None:
         out["visible_country"] = visible
     return Verdict(VerdictKind.PROXIED, None, None, _PROXY_CONFIDENCE, reasons, evidence_json(evidence, out))

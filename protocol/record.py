@@ -311,6 +311,9 @@ def _reader(envelope: Envelope) -> RecordType | None:
     """Return the type to read the body as, or None when type or schema version are not known here."""
     if envelope.type not in _BODY_MEMBERS:
         return None
+    # Our own structs fill it in; in a record it must stand.
+    if "schema" not in envelope.body:
+        invalid("body.schema", "this member is missing")
     schema = _schema(envelope)
     return None if schema is not None and schema > SCHEMA else RecordType(envelope.type)
 

@@ -26,6 +26,7 @@ from node.hotline.flows.intake import Intake
 from node.hotline.flows.locate import Locating
 from node.hotline.flows.prove import Prover
 from node.hotline.flows.receive import Receiver
+from node.hotline.flows.reroute import Rerouter
 from node.hotline.gateways.peers import PeerGateway
 from node.hotline.store import directories
 from node.hotline.store.tables import metadata
@@ -34,6 +35,7 @@ from node.platform import migrate
 from node.platform.database import DATABASE_ERRORS, Database
 from node.platform.embedded import EmbeddedPostgres
 from node.platform.fieldcrypto import MasterKey
+from node.platform.giveway import GiveWay
 from node.platform.httpclient import PeerClient, make_session
 from node.platform.keyfiles import NodeKeys
 from node.platform.membership import Membership
@@ -51,6 +53,8 @@ ROLE = "hotline"
 DATABASE_NAME = "hotline"
 #: Signing, verifying and decrypting release the interpreter lock: two threads keep the event loop free (ARCHITECTURE).
 CRYPTO_THREADS = 2
+#: Records applied in one transaction: about 30 ms of work, which is how long a caller may find the loop busy.
+APPLY_RECORDS_MAX = 250
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +88,7 @@ class Node:
     log: Logger
     metrics: Metrics
     signals: Signals
+    give_way: GiveWay
     store: Store
     db: Database
     keys: NodeKeys
@@ -94,6 +99,7 @@ class Node:
     sender: Sender
     receiver: Receiver
     applier: Applier
+    rerouter: Rerouter
 
     def directory(self) -> Directory:
         """Return the membership directory in use."""
@@ -282,6 +288,7 @@ def _node(
         log=log,
         metrics=metrics,
         signals=Signals(),
+        give_way=GiveWay(),
         store=store,
         db=store.db,
         keys=keys,
@@ -339,6 +346,7 @@ def _node(
             db=store.db,
             vault=store.vault,
             clock_now=clock.now,
-            records_max=settings.batch_records_max,
+            records_max=APPLY_RECORDS_MAX,
         ),
+        rerouter=Rerouter(store.db, clock.now, settings.batch_records_max, settings.forward_unqualified),
     )

@@ -18,6 +18,8 @@ from protocol.directory import NodeEntry
 
 #: After an unforeseen error a loop rests this long, so that it cannot spin.
 _REST_S = 1.0
+#: Applying steps aside for batches at the door at most so long for each round.
+_APPLY_DELAY_S = 0.5
 
 
 class Jobs:
@@ -37,8 +39,9 @@ class Jobs:
         self._spawn(node.db.listen(node.signals.wake, stop=self._stop, retry_s=poll_s))
         self._spawn(self._loop("locate", "locate", node.locating.run_once))
         self._spawn(self._loop("dispatch", "dispatch", lambda: node.dispatcher.run_once(node.directory())))
-        self._spawn(self._loop("apply", "apply", lambda: node.applier.run_once(node.directory())))
+        self._spawn(self._loop("apply", "apply", self._apply))
         self._spawn(self._supervise_deliveries())
+        self._spawn(self._reroute())
         every = self._scheduler.add_job
         every(self._survive, "interval", args=("prune", self._prune), seconds=60)
         every(self._survive, "interval", args=("refresh", self._refresh), seconds=10)
@@ -127,6 +130,15 @@ class Jobs:
 
         await self._survive("deliver", run)
 
+    async def _apply(self) -> int:
+        """Apply what is stored. A receipt releases the sender, so it comes first; what it covers is safe and can wait."""
+        await self._node.give_way.turn(_APPLY_DELAY_S)
+        return await self._node.applier.run_once(self._node.directory())
+
+    async def _reroute(self) -> None:
+        """The directory may have changed while no process ran."""
+        await self._survive("reroute", self._node.rerouter.run)
+
     async def _prune(self) -> None:
         node = self._node
         now = node.clock.now()
@@ -136,7 +148,13 @@ class Jobs:
     async def _refresh(self) -> None:
         """Look for a newer directory and newer geolocation files."""
         node = self._node
-        await node.membership.refresh()
+        if await node.membership.refresh():
+            node.log.info(
+                "a new membership directory is in use",
+                action="directory.changed",
+                version=node.directory().version,
+                rerouted=await node.rerouter.run(),
+            )
         await asyncio.to_thread(node.locator.refresh)
 
     async def _gauges(self) -> None:

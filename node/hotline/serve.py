@@ -55,6 +55,7 @@ def peer_api(node: Node) -> PeerApi:
         directory=node.directory,
         clock=node.clock,
         signals=node.signals,
+        give_way=node.give_way,
         metrics=node.metrics,
         log=node.log,
         body_bytes_max=settings.body_bytes_max,

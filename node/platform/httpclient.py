@@ -76,13 +76,16 @@ class PeerAnswer:
 
 
 def make_session(*, timeout_s: float, tls: ssl.SSLContext | None = None) -> aiohttp.ClientSession:
-    """Return a session for calls to one peer, to be closed by the caller: a slow peer then holds up no other.
+    """Return a session for calls to every peer, to be closed by the caller; a slow peer holds up no other.
 
     `timeout_s` bounds a whole call. `tls` replaces the system's trust store and may hold a client certificate.
     """
     return aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(
-            limit=CONNECTIONS_PER_PEER_MAX, keepalive_timeout=_KEEPALIVE_S, ssl=True if tls is None else tls
+            limit=0,
+            limit_per_host=CONNECTIONS_PER_PEER_MAX,
+            keepalive_timeout=_KEEPALIVE_S,
+            ssl=True if tls is None else tls,
         ),
         timeout=aiohttp.ClientTimeout(total=timeout_s, connect=min(CONNECT_TIMEOUT_S, timeout_s)),
         cookie_jar=aiohttp.DummyCookieJar(),

@@ -11,7 +11,15 @@ from typing import Any, Final
 import jinja2
 import msgspec
 
-from node.platform.apiproblems import FORBIDDEN, MEDIA_TYPE, SHELL_KINDS, UNAUTHENTICATED, ProblemBody, ProblemKind
+from node.platform.apiproblems import (
+    FORBIDDEN,
+    INVALID,
+    MEDIA_TYPE,
+    SHELL_KINDS,
+    UNAUTHENTICATED,
+    ProblemBody,
+    ProblemKind,
+)
 from node.platform.routes import Answer, Auth, Body, Parameter, Route
 
 _REF: Final = "#/components/schemas/{name}"
@@ -139,6 +147,8 @@ def _operation_id(route: Route) -> str:
 def _problem_kinds(route: Route) -> list[ProblemKind]:
     """Return every kind of problem the operation may answer, by status."""
     kinds = [*route.problems, *SHELL_KINDS]
+    if route.parameters or route.request is not None:
+        kinds.append(INVALID)
     if route.auth is Auth.API_KEY:
         kinds += [UNAUTHENTICATED, FORBIDDEN]
     if route.request is None:
@@ -284,12 +294,14 @@ def render_html(document: Mapping[str, Any], stylesheet: str) -> str:
         "roles": lambda security: sorted({role for each in security for roles in each.values() for role in roles}),
         "schemes": lambda security: sorted({name for each in security for name in each}),
         "codes": _code_words,
+        "is_problem": lambda answer: list(answer.get("content", ())) == [MEDIA_TYPE],
     }
     groups: dict[str, list[dict[str, Any]]] = {tag["name"]: [] for tag in document["tags"]}
     for path, operations in document["paths"].items():
         for method, operation in operations.items():
             groups[operation["tags"][0]].append({"path": path, "method": method.upper(), **operation})
-    return environment.get_template("openapi.html").render(document=document, groups=groups, stylesheet=stylesheet)
+    template = environment.get_template("openapi.html")
+    return template.render(document=document, groups=groups, stylesheet=stylesheet, problem_type=MEDIA_TYPE)
 
 
 def _code_words(text: str) -> list[Word]:

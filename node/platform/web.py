@@ -15,9 +15,11 @@ from typing import Any, Final, TypeAlias
 
 import msgspec
 from aiohttp import hdrs, web
+from aiohttp.web_protocol import RequestHandler
 
 from node.errors import OperatorError
 from node.platform import apiproblems as problem
+from node.platform.answers import page_answer, problem_answer, protocol_answer, set_headers
 from node.platform.apikeys import ApiKeyCheck, Caller, Role
 from node.platform.apiproblems import ApiProblem, ProblemKind, decoded
 from node.platform.database import DATABASE_ERRORS
@@ -26,7 +28,6 @@ from node.platform.routes import JSON, Answer, Auth, Call, Route
 from node.platform.telemetry import Logger, Metrics
 from node.setting_rules import split_address
 from protocol.errors import ProtocolError
-from protocol.problems import REGISTRY, problem_body
 
 #: Called with every answer just before it leaves; the peer protocol signs here.
 Finish: TypeAlias = Callable[[web.Request, web.Response], Awaitable[web.Response]]
@@ -35,21 +36,7 @@ BODY_TIMEOUT_S: Final = 30.0
 BODIES_BYTES_MAX: Final = 134_217_728
 #: Bounds an idle connection, and one that never finishes its first request's head.
 KEEPALIVE_S: Final = 75.0
-_LINGER_S: Final = 2.0
-_CHALLENGES: Final = ('Bearer realm="hotline"', 'Basic realm="hotline", charset="UTF-8"')
-_SECURITY_HEADERS: Final = {
-    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
-    "X-Content-Type-Options": "nosniff",
-    "X-Frame-Options": "DENY",
-    "Referrer-Policy": "no-referrer",
-    "Cache-Control": "no-store",
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "Cross-Origin-Opener-Policy": "same-origin",
-    "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
-}
-_PAGE_POLICY: Final = (
-    "default-src 'none'; style-src 'self'; img-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'self'"
-)
+LINGER_S: Final = 2.0
 _HTTP_KINDS: Final[Mapping[int, ProblemKind]] = {
     404: problem.NOT_FOUND,
     405: problem.METHOD_NOT_ALLOWED,
@@ -308,48 +295,7 @@ def _method(request: web.Request) -> str:
 
 
 async def _add_headers(request: web.Request, response: web.StreamResponse) -> None:
-    for name, value in _SECURITY_HEADERS.items():
-        response.headers.setdefault(name, value)
-    response.headers["X-Request-Id"] = request.get(_REQUEST_ID, "")
-    # Nobody needs the versions of what we run on.
-    response.headers[hdrs.SERVER] = "hotline"
-
-
-def problem_answer(error: ApiProblem, request_id: str) -> web.Response:
-    """Return the RFC 9457 answer to `error`."""
-    response = web.Response(
-        status=error.kind.status,
-        body=error.body(request_id),
-        content_type=problem.MEDIA_TYPE,
-        headers=error.headers,
-    )
-    if error.kind is problem.UNAUTHENTICATED:
-        for challenge in _CHALLENGES:
-            response.headers.add(hdrs.WWW_AUTHENTICATE, challenge)
-    if error.headers.get("Connection") == "close":
-        response.force_close()
-    return response
-
-
-def protocol_answer(error: ProtocolError) -> web.Response:
-    """Return the RFC 9457 answer of the peer protocol to `error` (PROTOCOL section 8); not yet signed."""
-    return web.Response(
-        status=REGISTRY[error.code].status,
-        body=msgspec.json.encode(problem_body(error)),
-        content_type=problem.MEDIA_TYPE,
-    )
-
-
-def json_answer(value: object, *, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
-    """Return `value` as JSON."""
-    return web.Response(status=status, body=msgspec.json.encode(value), content_type=JSON, headers=headers)
-
-
-def page_answer(html: str) -> web.Response:
-    """Return a page that may load styles and images of ours and nothing else."""
-    return web.Response(
-        text=html, content_type="text/html", charset="utf-8", headers={"Content-Security-Policy": _PAGE_POLICY}
-    )
+    set_headers(response, request.get(_REQUEST_ID, ""))
 
 
 def with_documentation(
@@ -418,23 +364,83 @@ class Listener:
         await self._runner.cleanup()
 
 
-async def listen(
-    app: web.Application, address: str, *, shutdown_s: float, tls: ssl.SSLContext | None = None
-) -> Listener:
-    """Serve `app` on `host:port`; port 0 takes a free one, which `Listener.port` tells.
+class _Connection(RequestHandler):
+    """A connection that answers what is not HTTP as a problem; aiohttp would quote the bytes, and log them."""
 
+    __slots__ = ("_shell",)
+
+    def __init__(self, shell: _Shell, server: web.Server, **options: Any) -> None:
+        super().__init__(server, loop=asyncio.get_running_loop(), **options)
+        self._shell = shell
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,  # noqa: ARG002 -- aiohttp's signature; it quotes what was sent
+    ) -> web.StreamResponse:
+        """Return the answer to a request that no handler saw, or whose handling broke outside of the shell."""
+        if request.writer.output_size > 0:
+            raise ConnectionError("the answer had begun")
+        failed = status >= problem.INTERNAL.status
+        if failed:
+            self._shell.log.error("a connection failed", action="web.failed", exc_info=exc)
+        kind = problem.INTERNAL if failed else problem.MALFORMED
+        self._shell.metrics.http_requests.labels("(broken)", "other", kind.status).inc()
+        request_id = secrets.token_hex(8)
+        response = problem_answer(ApiProblem(kind, kind.title, headers=_CLOSE), request_id)
+        set_headers(response, request_id)
+        return response
+
+
+class _Server(web.Server):
+    """Makes connections of ours."""
+
+    def __init__(self, shell: _Shell, like: web.Server, options: Mapping[str, Any]) -> None:
+        super().__init__(like.request_handler, request_factory=like.request_factory)
+        self._shell = shell
+        self._options = options
+
+    def __call__(self) -> RequestHandler:
+        """Return a new connection."""
+        return _Connection(self._shell, self, **self._options)
+
+
+class _Runner(web.AppRunner):
+    """Runs an application over connections of ours."""
+
+    __slots__ = ("_options",)
+
+    def __init__(self, app: web.Application, shutdown_s: float, options: Mapping[str, Any]) -> None:
+        super().__init__(app, handle_signals=False, shutdown_timeout=shutdown_s)
+        self._options = options
+
+    async def _make_server(self) -> web.Server:
+        return _Server(self.app[_SHELL], await super()._make_server(), self._options)
+
+
+async def listen(
+    app: web.Application,
+    address: str,
+    *,
+    shutdown_s: float,
+    tls: ssl.SSLContext | None = None,
+    linger_s: float = LINGER_S,
+) -> Listener:
+    """Serve `app` (of `make_app`) on `host:port`; port 0 takes a free one, which `Listener.port` tells.
+
+    A body that was refused is read and thrown away for `linger_s` at most, so that its sender hears the answer.
     OperatorError when the address cannot be had.
     """
     host, port = split_address(address)
-    runner = web.AppRunner(
-        app,
-        access_log=None,
-        auto_decompress=False,
-        handle_signals=False,
-        keepalive_timeout=KEEPALIVE_S,
-        lingering_time=_LINGER_S,
-        shutdown_timeout=shutdown_s,
-    )
+    options = {
+        "access_log": None,
+        "auto_decompress": False,
+        "keepalive_timeout": KEEPALIVE_S,
+        "lingering_time": linger_s,
+    }
+    runner = _Runner(app, shutdown_s, options)
     await runner.setup()
     site = web.TCPSite(runner, host, port, ssl_context=tls)
     try:

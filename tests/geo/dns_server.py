@@ -26,6 +26,7 @@ import dns.rrset
 FORGED_V4 = "198.51.100.66"
 _DEFAULT_TTL_S = 300
 _BIND_TRIES = 20
+_RECEIVE_BUFFER_BYTES = 4 * 1024 * 1024
 
 
 class Fault(Enum):
@@ -107,6 +108,8 @@ class LoopbackDns:
                 self._tcp.close()  # another program holds this port for UDP
                 continue
             self._udp = transport
+            # A burst of queries has to fit: a lost one would cost a test the time of a retry.
+            transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER_BYTES)
             self.address = (host, port)
             return self
         raise RuntimeError("no port is free for both UDP and TCP")

@@ -9,6 +9,7 @@ from ipaddress import ip_address
 
 import pytest
 
+import geo.dnstransport
 from geo.outcome import Answer, NoAddress, NoSuchName, Outcome, TemporaryFailure
 from geo.resolver import Resolver, ResolverLimits
 from tests.geo.clock import Clock
@@ -420,3 +421,17 @@ async def test_over_ipv6() -> None:
         outcome = await resolver.lookup("a.example")
     assert isinstance(outcome, Answer)
     assert outcome.server == f"[::1]:{dns.address[1]}"
+
+
+async def test_a_burst_to_a_server_is_bounded_and_every_place_in_it_comes_back(
+    silent_server: tuple[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(geo.dnstransport, "_BURST_QUERIES", 4)
+    monkeypatch.setattr(geo.dnstransport, "_BURST_S", 0.01)
+    zone = {f"n{i}.example": ["A 192.0.2.1", "AAAA 2001:db8::1"] for i in range(20)}
+    limits = ResolverLimits(timeout_s=0.05, rounds=1)
+    async with LoopbackDns(zone) as dns, resolving(silent_server, dns.address, limits=limits) as resolver:
+        outcomes = await asyncio.gather(*(resolver.lookup(name) for name in zone))
+        assert all(isinstance(outcome, Answer) for outcome in outcomes)
+        windows = resolver._transport._windows
+        assert {server: window._value for server, window in windows.items()} == {silent_server: 4, dns.address: 4}

@@ -44,11 +44,11 @@ def address(
     proxy: ProxyMatch | None = None,
 ) -> AddressEvidence:
     countries = tuple((place, CountryRecord(country, registered)) for place, country, registered in opinions)
-    return AddressEvidence(ip_address(ip), kind, None, countries, (), proxy)
+    return AddressEvidence(ip, kind, None, countries, (), proxy)
 
 
 def evidence(*addresses: AddressEvidence, partial: str | None = None, proxy: ProxyMatch | None = None) -> Evidence:
-    dns = Answer(tuple(one.address for one in addresses), (), 300, "127.0.0.1:53", partial)
+    dns = Answer(tuple(ip_address(one.ip) for one in addresses), (), 300, "127.0.0.1:53", partial)
     return Evidence(AT, Name("a.example"), dns, addresses, len(addresses), DATABASES, proxy)
 
 
@@ -182,13 +182,13 @@ def test_reserved_addresses_are_hosted_only_when_switched_on() -> None:
 
 def test_the_evidence_of_a_record() -> None:
     one = AddressEvidence(
-        ip_address("192.0.2.1"),
+        "192.0.2.1",
         AddressKind.DOCUMENTATION,
         Wrapping.SIX_TO_FOUR,
         ((LOCATED, CountryRecord("FR", None)),),
         ((ASN, NetworkRecord(64496, "Host")),),
     )
-    dns = Answer((one.address,), ("b.example",), 300, "127.0.0.1:53", "timeout")
+    dns = Answer((ip_address(one.ip),), ("b.example",), 300, "127.0.0.1:53", "timeout")
     found = Evidence(AT, Name("a.example"), dns, (one,), 9, DATABASES[:1])
     assert judge(found, allow_reserved=True).evidence == {
         "at": AT,
@@ -223,7 +223,7 @@ opinions = st.lists(
 ).map(tuple)
 address_evidence = st.builds(
     AddressEvidence,
-    st.integers(1, 2**32 - 1).map(IPv4Address),
+    st.integers(1, 2**32 - 1).map(IPv4Address).map(str),
     st.sampled_from([AddressKind.GLOBAL] * 4 + [AddressKind.PRIVATE, AddressKind.DOCUMENTATION]),
     st.none(),
     opinions,

@@ -7,11 +7,12 @@ from uuid import UUID
 import msgspec
 from aiohttp import web
 
+from node.platform.answers import json_answer
 from node.platform.apikeys import Role
 from node.platform.apiproblems import CONFLICT, NOT_FOUND, ApiProblem
 from node.platform.openapi import ApiInfo
 from node.platform.routes import Answer, Auth, Body, Call, Parameter, Route
-from node.platform.web import json_answer, read_body
+from node.platform.web import read_body
 from protocol.errors import ProtocolError
 
 INFO = ApiInfo(
@@ -96,7 +97,7 @@ ROUTES = (
         handler=take,
         group="Reports",
         roles=frozenset({Role.INTAKE, Role.ADMIN}),
-        request=Body(Report, "One report."),
+        request=Body(Report, description="One report."),
         responses={201: Answer("The report is stored.", Taken)},
         problems=(CONFLICT,),
     ),

@@ -49,7 +49,7 @@ def test_any_one_role_is_enough(document: dict[str, Any]) -> None:
 
 def test_the_problems_a_caller_may_meet_are_described(document: dict[str, Any]) -> None:
     answers = document["paths"]["/api/v1/reports"]["post"]["responses"]
-    assert list(answers) == ["201", "409", "400", "401", "403", "408", "413", "415", "500", "503"]
+    assert list(answers) == ["201", "400", "401", "403", "408", "409", "413", "415", "422", "500", "503"]
     assert "`conflict`" in answers["409"]["description"]
     assert "413" not in document["paths"]["/healthz"]["get"]["responses"]
     assert "401" not in document["paths"]["/healthz"]["get"]["responses"]

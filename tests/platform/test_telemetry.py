@@ -44,6 +44,11 @@ def library_logs(log: Logger) -> Iterator[None]:
     root.setLevel(level)
 
 
+def fail() -> None:
+    """Raise an error whose text quotes what was reported."""
+    raise ValueError("the page https://files.example/a is bad")
+
+
 def written(stream: io.StringIO) -> list[dict[str, object]]:
     return [json.loads(line) for line in stream.getvalue().splitlines()]
 
@@ -132,11 +137,11 @@ def test_a_nodes_base_address_passes_and_nothing_below_it(log: Logger, stream: i
 
 def test_an_error_is_named_and_placed_and_not_quoted(log: Logger, stream: io.StringIO) -> None:
     try:
-        raise ValueError("the page https://files.example/a is bad")
+        fail()
     except ValueError as error:
         log.exception("a step failed", action="x")
-        log.error("a step failed", action="x", exc_info=error)
-        log.error("a step failed", action="x", exc_info=(type(error), error, error.__traceback__))
+        log.warning("a step failed", action="x", exc_info=error)
+        log.warning("a step failed", action="x", exc_info=(type(error), error, error.__traceback__))
     lines = written(stream)
     assert len(lines) == 3
     for line in lines:
@@ -148,7 +153,7 @@ def test_an_error_is_named_and_placed_and_not_quoted(log: Logger, stream: io.Str
 def test_text_for_a_terminal_withholds_as_well(stream: io.StringIO) -> None:
     log = make_logger("debug", "text", stream)
     try:
-        raise ValueError("https://files.example/a")
+        fail()
     except ValueError:
         log.exception("a step failed", action="x", page="https://files.example/a")
     assert "a step failed" in stream.getvalue()
@@ -171,7 +176,7 @@ def test_a_librarys_words_stay_out(stream: io.StringIO) -> None:
 @pytest.mark.usefixtures("library_logs")
 async def test_what_asyncio_reports_of_a_lost_task_is_placed_and_not_quoted(stream: io.StringIO) -> None:
     try:
-        raise ValueError("https://files.example/a")
+        fail()
     except ValueError as error:
         asyncio.get_running_loop().call_exception_handler({"message": str(error), "exception": error})
     (line,) = written(stream)

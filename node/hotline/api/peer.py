@@ -14,6 +14,7 @@ from node.hotline.flows.receive import Offer, Receiver
 from node.hotline.store import contacts, inbound, outbound
 from node.platform.apiproblems import TOO_LARGE, ApiProblem
 from node.platform.database import Database
+from node.platform.giveway import GiveWay
 from node.platform.routes import Answer, Auth, Body, Call, Parameter, Route
 from node.platform.signals import Signals
 from node.platform.telemetry import Logger, Metrics
@@ -56,6 +57,7 @@ class PeerApi:
     directory: Callable[[], Directory]
     clock: Clock
     signals: Signals
+    give_way: GiveWay
     metrics: Metrics
     log: Logger
     body_bytes_max: int
@@ -148,6 +150,10 @@ class PeerApi:
         say("peer request refused", action="peer.refused", code=error.code, peer=peer)
 
     async def _inbox(self, call: Call) -> web.Response:
+        with self.give_way.answering():
+            return await self._take_batch(call)
+
+    async def _take_batch(self, call: Call) -> web.Response:
         # 1. Size, before anything is read in full.
         try:
             body = await read_body(call.request, self.body_bytes_max)

@@ -6,7 +6,6 @@ from uuid import UUID
 from node.hotline.store import inbound, outbound
 from node.platform.database import Transaction
 
-
 OUTBOX = "outbox"
 INBOX = "inbox"
 

@@ -134,6 +134,16 @@ async def lock_ready(tx: Transaction, limit: int) -> list[Row]:
     return await tx.fetch(_READY, limit)
 
 
+async def lock_undeliverable(tx: Transaction, after: UUID | None, limit: int) -> list[Row]:
+    """Lock up to `limit` undeliverable items after `after`, in the order of their ids."""
+    return await tx.fetch(
+        "SELECT id, qualification FROM items WHERE state = 'undeliverable' AND ($1::uuid IS NULL OR id > $1) "
+        "ORDER BY id LIMIT $2 FOR UPDATE SKIP LOCKED",
+        after,
+        limit,
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Move:
     """Where a routed item goes."""

@@ -1,0 +1,193 @@
+"""`hotline status`: how the node is: queues, items, peers, files. Counts, ids and codes; never content."""
+
+import json
+from argparse import ArgumentParser, Namespace
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from typing import Any, Final
+
+from node.clock import rfc3339
+from node.errors import OperatorError
+from node.hotline.assembly import open_locator
+from node.hotline.cli.command import Context
+from node.hotline.cli.opening import opened_store
+from node.hotline.cli.table import console, duration, table
+from node.hotline.store.status import read_status
+from node.platform.membership import read_directory
+from node.settings import Settings
+
+_QUEUES: Final[Mapping[str, str]] = {
+    "locate": "to be located",
+    "qualify": "located, waiting for qualification",
+    "origin_lookup": "behind a proxy, origin to be asked for",
+    "dispatch": "cleared to leave, to be routed",
+    "deliver": "records without a receipt yet",
+    "apply": "records received, not read yet",
+    "assigned": "received, waiting for our qualification",
+}
+_DETAILS_MAX: Final = 6
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Describe the command."""
+    parser.description = (
+        "Show what waits, where items stand, when each peer was last in contact, how old the geolocation files and "
+        "the directory are, and what needs a person. Works whether `hotline serve` runs or not."
+    )
+    parser.add_argument("--json", action="store_true", help="one JSON object instead of tables, for scripts")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: Namespace, context: Context) -> int:
+    """Show the state of the node; raises OperatorError when its store cannot be opened."""
+    status = context.run(_read(context))
+    if arguments.json:
+        print(json.dumps(status))
+    else:
+        _show(status)
+    return 0
+
+
+async def _read(context: Context) -> dict[str, Any]:
+    now = context.clock.now()
+    async with opened_store(context) as store:
+        settings = store.settings
+        async with store.db.transaction("status.read") as tx:
+            stored = await read_status(tx, now)
+    warnings: list[str] = []
+    directory = _directory(settings, now, warnings)
+    databases = await read_databases(settings, context, warnings)
+    if stored["equivocations"]:
+        warnings.append(
+            f"{stored['equivocations']} proofs that a peer told two stories are stored; tell the network's desk"
+        )
+    return {
+        "node": settings.node_id,
+        "time": rfc3339(now),
+        **stored,
+        "directory": directory,
+        "databases": databases,
+        "warnings": warnings,
+    }
+
+
+def _directory(settings: Settings, now: datetime, warnings: list[str]) -> dict[str, Any] | None:
+    """Return version and age of the directory file; None, and a warning, for one that could not be used."""
+    if not settings.directory_authority:
+        warnings.append("Setting directory_authority is not set: no directory can be trusted")
+        return None
+    try:
+        directory, _ = read_directory(settings.directory_file, settings.directory_authority)
+    except OperatorError as error:
+        warnings.append(error.sentence.rstrip("."))
+        return None
+    if settings.node_id not in directory.nodes:
+        warnings.append("The membership directory does not list this node")
+    return {
+        "version": directory.version,
+        "issued_at": rfc3339(directory.issued_at),
+        "age_s": round((now - directory.issued_at).total_seconds()),
+        "nodes": len(directory.nodes),
+    }
+
+
+async def read_databases(settings: Settings, context: Context, warnings: list[str]) -> list[dict[str, Any]]:
+    """Return the geolocation files in use, and add what is wrong with them to `warnings`."""
+    now = context.clock.now()
+    try:
+        locator = open_locator(settings, context.clock)
+    except OperatorError as error:
+        warnings.append(error.sentence.rstrip("."))
+        return []
+    try:
+        warnings += locator.warnings(now)
+        return [
+            {
+                "file": str(info.path),
+                "kind": info.kind.value,
+                "type": info.type,
+                "built": rfc3339(info.build_date),
+                "age_days": info.age_days,
+            }
+            for info in locator.databases(now)
+        ]
+    finally:
+        await locator.close()
+
+
+def show_databases(databases: Iterable[Mapping[str, Any]]) -> None:
+    """Print the geolocation files as a table."""
+    rows = [
+        [each["file"], each["kind"], each["type"], each["built"][:10], f"{each['age_days']} d"] for each in databases
+    ]
+    console().print(table("Geolocation files", ("file", "kind", "type", "built", "age"), rows))
+
+
+def _show(status: Mapping[str, Any]) -> None:
+    out = console()
+    print(f"Node {status['node']} at {status['time']}\n")
+    queues = status["queues"]
+    known = [(name, _QUEUES.get(name, ""), queues[name]) for name in (*_QUEUES, *sorted(set(queues) - set(_QUEUES)))]
+    out.print(table("Queues", ("queue", "what waits", "items #"), known))
+    if status["items"]:
+        out.print(table("Items", ("state", "items #", "reasons", "hosting countries"), _items(status["items"])))
+    _show_streams(status)
+    columns = ("peer", "last heard", "last reached", "failures #", "next try in", "last problem", "clock ahead by")
+    peers = [
+        (
+            peer["peer"],
+            _ago(peer["last_heard_s"]),
+            _ago(peer["last_reached_s"]),
+            peer["failures"],
+            duration(peer["retry_in_s"]),
+            peer["last_problem"],
+            duration(peer["clock_skew_s"]),
+        )
+        for peer in status["peers"]
+    ]
+    if peers:
+        out.print(table("Peers", columns, peers))
+    show_databases(status["databases"])
+    directory = status["directory"]
+    if directory is not None:
+        print(
+            f"Directory: version {directory['version']}, {directory['nodes']} nodes, "
+            f"issued {duration(directory['age_s'])} ago ({directory['issued_at']})."
+        )
+    for warning in status["warnings"]:
+        print(f"WARNING: {warning}.")
+
+
+def _ago(seconds: int | None) -> str:
+    return "never" if seconds is None else f"{duration(seconds)} ago"
+
+
+def _items(counts: Iterable[Mapping[str, Any]]) -> list[tuple[str, int, str, str]]:
+    """Return one row a state: how many, and the most frequent reasons and countries."""
+    totals: Counter[str] = Counter()
+    reasons: dict[str, Counter[str]] = {}
+    countries: dict[str, Counter[str]] = {}
+    for row in counts:
+        totals[row["state"]] += row["items"]
+        reasons.setdefault(row["state"], Counter())[row["reason"] or ""] += row["items"]
+        countries.setdefault(row["state"], Counter())[row["hosting_country"] or ""] += row["items"]
+    return [(state, total, _top(reasons[state]), _top(countries[state])) for state, total in sorted(totals.items())]
+
+
+def _top(counted: Counter[str]) -> str:
+    named = [(name, count) for name, count in counted.most_common() if name]
+    more = [f"{len(named) - _DETAILS_MAX} more"] if len(named) > _DETAILS_MAX else []
+    return ", ".join([f"{name} {count:,}" for name, count in named[:_DETAILS_MAX]] + more)
+
+
+def _show_streams(status: Mapping[str, Any]) -> None:
+    out = console()
+    sent = [
+        (row["peer"], row["epoch"], row["written"], row["receipted"], row["refused"]) for row in status["streams_out"]
+    ]
+    if sent:
+        out.print(table("Streams to peers", ("peer", "epoch #", "written #", "receipted #", "refused #"), sent))
+    held = [(row["peer"], row["epoch"], row["held"], row["applied"], row["refused"]) for row in status["streams_in"]]
+    if held:
+        out.print(table("Streams from peers", ("peer", "epoch #", "held #", "applied #", "refused #"), held))

@@ -1,0 +1,45 @@
+"""Tables on the terminal, and durations in words. Markup in what is shown stays text; never shows a URL."""
+
+import sys
+from collections.abc import Iterable, Sequence
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+#: A pipe has no width of its own; lines cut to 80 columns would lose the ends of ids.
+_PIPE_COLUMNS = 160
+_STEPS = ((60, "s"), (60, "min"), (24, "h"))
+
+
+def console() -> Console:
+    """Return the console of standard output as it is now."""
+    width = None if sys.stdout.isatty() else _PIPE_COLUMNS
+    return Console(file=sys.stdout, width=width, markup=False, emoji=False, highlight=False)
+
+
+def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:
+    """Return a table; a column whose name ends in ` #` is one of numbers, and None is shown as a dash."""
+    made = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in columns:
+        number = name.endswith(" #")
+        made.add_column(name.removesuffix(" #"), justify="right" if number else "left", overflow="fold")
+    for row in rows:
+        made.add_row(*("–" if cell is None else _text(cell) for cell in row))
+    return made
+
+
+def duration(seconds: float | None) -> str | None:
+    """Return a duration in its largest whole unit: `45 s`, `12 min`, `3 h`, `2 d`."""
+    if seconds is None:
+        return None
+    value = int(seconds)
+    for step, unit in _STEPS:
+        if abs(value) < step:
+            return f"{value} {unit}"
+        value = int(value / step)
+    return f"{value} d"
+
+
+def _text(cell: object) -> str:
+    return f"{cell:,}" if isinstance(cell, int) and not isinstance(cell, bool) else str(cell)

@@ -1,0 +1,1 @@
+"""The API door of a running node, asked over real HTTP."""

@@ -1,0 +1,163 @@
+"""Asks the API door of a running node as a machine would: real HTTP, a key of a role, raw bytes where it matters."""
+
+import asyncio
+import base64
+import json
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import aiohttp
+from yarl import URL
+
+from node.clock import SystemClock
+from node.hotline.assembly import Node
+from node.hotline.serve import running
+from node.hotline.store.apikeys import ApiKeys
+from node.hotline.store.tables import metadata
+from node.platform.apikeys import NewApiKey, Role, new_api_key
+from node.platform.telemetry import Logger, make_logger
+from tests.world import TestNode
+
+#: Stands in everything that is sent and must never come back.
+CANARY = "canary"
+REPORTS = "/api/v1/reports"
+ITEMS = "/api/v1/items"
+
+
+class SteppedClock(SystemClock):
+    """The machine's clock, which a test can set forward."""
+
+    def __init__(self) -> None:
+        self.ahead_s = 0.0
+
+    def now(self) -> Any:
+        moment = super().now()
+        return moment.fromtimestamp(moment.timestamp() + self.ahead_s, moment.tzinfo)
+
+    def monotonic(self) -> float:
+        return super().monotonic() + self.ahead_s
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """An answer as it came."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+    def errors(self, status: int, code: str) -> list[tuple[str, str]]:
+        """Check that this is an RFC 9457 problem that quotes nothing; return (field, reason) of each error."""
+        assert self.status == status, self.body
+        assert self.headers["Content-Type"] == "application/problem+json"
+        said = self.json()
+        assert {"type", "title", "status", "detail", "code", "request_id"} <= said.keys()
+        assert (said["type"], said["status"], said["code"]) == (f"urn:hx:problem:{code}", status, code)
+        assert said["request_id"] == self.headers["X-Request-Id"]
+        assert said["title"]
+        assert said["detail"]
+        assert CANARY not in self.body.decode().lower()
+        for error in said["errors"]:
+            assert error["detail"]
+        return [(error["field"], error["reason"]) for error in said["errors"]]
+
+
+@dataclass(slots=True)
+class Door:
+    """A node, its API door and a key of each role."""
+
+    node: Node
+    base_url: str
+    session: aiohttp.ClientSession
+    keys: dict[Role, NewApiKey]
+    clock: SteppedClock
+
+    async def ask(
+        self,
+        method: str,
+        path: str,
+        body: object = None,
+        *,
+        role: Role | None = Role.ADMIN,
+        headers: Mapping[str, str] | None = None,
+    ) -> Reply:
+        """Send one request; `body` is sent as it is when it is bytes, else as JSON."""
+        said = dict(headers or {})
+        if role is not None:
+            said.setdefault("Authorization", bearer(self.keys[role]))
+        data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
+        if data is not None:
+            said.setdefault("Content-Type", "application/json")
+        url = URL(self.base_url + path, encoded=True)
+        async with self.session.request(method, url, data=data, headers=said) as response:
+            return Reply(response.status, dict(response.headers), await response.read())
+
+    async def report(self, body: object, **options: Any) -> Reply:
+        return await self.ask("POST", REPORTS, body, **options)
+
+    async def raw(self, request: bytes, *, limit_s: float = 10.0) -> bytes:
+        """Send bytes on a connection of their own and return all that comes until the node closes it."""
+        address = URL(self.base_url)
+        reader, writer = await asyncio.open_connection(address.host, address.port)
+        try:
+            writer.write(request)
+            async with asyncio.timeout(limit_s):
+                return await reader.read()
+        finally:
+            writer.close()
+
+    async def rows(self) -> dict[str, int]:
+        """How many rows each table holds."""
+        counts = {}
+        async with self.node.db.transaction("test.rows") as tx:
+            for table in metadata.sorted_tables:
+                counts[table.name] = int(await tx.value(f"SELECT count(*) FROM {table.name}"))  # noqa: S608 - our own
+        return counts
+
+    async def item(self, item_id: str) -> dict[str, Any]:
+        """The item as the API shows it."""
+        reply = await self.ask("GET", f"{ITEMS}/{item_id}")
+        assert reply.status == 200, reply.body
+        shown: dict[str, Any] = reply.json()
+        return shown
+
+    async def until(self, item_id: str, *states: str, limit_s: float = 15.0) -> dict[str, Any]:
+        """Wait until the item is in one of these states."""
+        shown: dict[str, Any] = {}
+        try:
+            async with asyncio.timeout(limit_s):
+                while shown.get("state") not in states:
+                    await self.node.signals.wait("test", 0.02)
+                    shown = await self.item(item_id)
+        except TimeoutError:
+            raise AssertionError(f"still {shown.get('state')} ({shown.get('reason')}), expected {states}") from None
+        return shown
+
+
+def bearer(key: NewApiKey) -> str:
+    return f"Bearer {key.text}"
+
+
+def basic(key: NewApiKey, user: str = "anybody") -> str:
+    return "Basic " + base64.b64encode(f"{user}:{key.text}".encode()).decode()
+
+
+@asynccontextmanager
+async def open_door(one: TestNode, *, log: Logger | None = None) -> AsyncIterator[Door]:
+    """Run the node and yield its API door; its field keys and its directory are there already."""
+    clock = SteppedClock()
+    log = log or make_logger("error", "json")
+    async with (
+        running(one.settings, clock=clock, log=log) as (node, _, api),
+        aiohttp.ClientSession(auto_decompress=False) as session,
+    ):
+        keys = {}
+        for role in Role:
+            keys[role] = new_api_key()
+            await ApiKeys(node.db).add(keys[role], f"test {role}", frozenset({role}), clock.now())
+        yield Door(node, api.base_url, session, keys, clock)
