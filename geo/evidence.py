@@ -1,7 +1,7 @@
 """What a verdict rests on, and its form in a record: answers, addresses, opinions, dates. Pure."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date
 from enum import StrEnum
 
@@ -46,21 +46,33 @@ class NetworkRecord:
 
 @dataclass(frozen=True, slots=True)
 class DatabaseName:
-    """A file as a verdict names it; opinions refer to it by its place in the list."""
+    """A file as a verdict names it, `built` an ISO date; opinions refer to it by its place in the list.
+
+    `is_registry`: its countries are those of registration only.
+    """
 
     kind: DatabaseKind
     type: str
-    built: date
+    built: str
+    is_registry: bool
 
     @property
-    def is_registry(self) -> bool:
-        """Whether its countries are those of registration only."""
-        return self.type.startswith(REGISTRY_TYPE_PREFIX)
+    def json(self) -> dict[str, object]:
+        """Its form in a record."""
+        return {"type": self.type, "built": self.built}
+
+    @classmethod
+    def of(cls, kind: DatabaseKind, database_type: str, built: date) -> "DatabaseName":
+        """The name of a file of a type, built on a day."""
+        return cls(kind, database_type, built.isoformat(), database_type.startswith(REGISTRY_TYPE_PREFIX))
 
 
 @dataclass(frozen=True, slots=True)
 class AddressEvidence:
-    """What is known of one address, `ip` its text; opinions as (place of the file in the list, opinion)."""
+    """What is known of one address, `ip` its text; opinions as (place of the file in the list, opinion).
+
+    `json` is its form in a record, made once: every verdict on this address holds the same object.
+    """
 
     ip: str
     kind: AddressKind
@@ -68,6 +80,10 @@ class AddressEvidence:
     countries: tuple[tuple[int, CountryRecord], ...] = ()
     networks: tuple[tuple[int, NetworkRecord], ...] = ()
     proxy: ProxyMatch | None = None
+    json: dict[str, object] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "json", _address_json(self))
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,15 +111,15 @@ def choose_addresses(addresses: Sequence[IPAddress]) -> tuple[IPAddress, ...]:
 
 
 def evidence_json(evidence: Evidence, proxy: dict[str, object] | None) -> dict[str, object]:
-    """The evidence as JSON for a record: strings and integers only, a fresh object each time."""
+    """The evidence as JSON for a record: strings and integers only. To be read only: parts of it are shared."""
     out: dict[str, object] = {"at": evidence.at}
     if evidence.dns is not None:
         out["dns"] = _dns_json(evidence.dns)
     if evidence.addresses:
-        out["addresses"] = [_address_json(address) for address in evidence.addresses]
+        out["addresses"] = [address.json for address in evidence.addresses]
         if evidence.addresses_total > len(evidence.addresses):
             out["addresses_total"] = evidence.addresses_total
-        out["databases"] = [{"type": name.type, "built": name.built.isoformat()} for name in evidence.databases]
+        out["databases"] = [name.json for name in evidence.databases]
     if proxy is not None:
         out["proxy"] = proxy
     return out

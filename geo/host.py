@@ -3,6 +3,7 @@
 The host is expected as a WHATWG URL parser leaves it: lower case, IDNA applied, IPv4 dotted, IPv6 in brackets.
 """
 
+import functools
 import re
 from dataclasses import dataclass
 from enum import StrEnum
@@ -10,6 +11,7 @@ from ipaddress import ip_address
 
 from geo.address import IPAddress
 
+_PARSED_MAX = 65_536  # hosts remembered; the same ones come again and again
 _NAME_CHARS_MAX = 253  # RFC 1035 2.3.4: 255 octets on the wire are 253 characters without the root dot
 
 # Printable ASCII without the WHATWG "forbidden domain code points" (URL Standard, 3.1 Host miscellaneous).
@@ -72,6 +74,7 @@ Host = Literal | Name | NoCountry | Unusable
 _INVALID = Unusable("invalid-host")
 
 
+@functools.lru_cache(maxsize=_PARSED_MAX)
 def parse_host(text: str) -> Host:
     """What a URL's host is. Total: never raises, an odd host is `Unusable`."""
     if not text.isascii():

@@ -1,6 +1,6 @@
 """The one door: hosts in, verdicts out, with everything between them cached; decides nothing itself.
 
-Used from one event loop. Verdicts of equal hosts in one call are one object; nobody changes its evidence.
+Used from one event loop. The evidence of verdicts is to be read only: equal hosts and equal addresses share it.
 """
 
 import asyncio
@@ -164,7 +164,7 @@ class Locator:
 
     def _name_databases(self) -> tuple[DatabaseName, ...]:
         return tuple(
-            DatabaseName(database.kind, database.type, database.build_date.date())
+            DatabaseName.of(database.kind, database.type, database.build_date.date())
             for database in (*self._countries, *self._networks)
         )
 

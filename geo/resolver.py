@@ -16,6 +16,7 @@ from geo.dnswire import (
     CHAIN_MAX,
     A,
     Absent,
+    Alias,
     Broken,
     Found,
     Labels,
@@ -28,6 +29,8 @@ from geo.dnswire import (
 from geo.outcome import Answer, NoAddress, NoSuchName, Outcome, TemporaryFailure
 
 _Question = tuple[Labels, int]
+_Known = tuple[float, Step]
+"""A step and the time until which it holds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +41,7 @@ class ResolverLimits:
     rounds: int = 2  # through all servers
     lookup_timeout_s: float = 20.0  # of a whole lookup, aliases included
     names_in_flight_max: int = 256
-    cache_entries_max: int = 200_000  # one a name and type
+    cache_entries_max: int = 200_000  # one a name and type, so half as many names
     ttl_min_s: int = 1
     ttl_max_s: int = 3_600
     negative_ttl_max_s: int = 900
@@ -73,8 +76,10 @@ class Resolver:
             ports_per_server=self._limits.ports_per_server, port_queries_max=self._limits.port_queries_max
         )
         self._slots = asyncio.Semaphore(self._limits.names_in_flight_max)
-        self._cache: OrderedDict[_Question, tuple[float, Step]] = OrderedDict()
-        self._asking: dict[_Question, asyncio.Task[Step]] = {}
+        self._steps: OrderedDict[_Question, _Known] = OrderedDict()
+        # What the steps of a name came to, so that a name asked for often is one look-up.
+        self._outcomes: OrderedDict[str, tuple[float, Outcome]] = OrderedDict()
+        self._asking: dict[_Question, asyncio.Task[_Known]] = {}
         self._slow_until: dict[Server, float] = {}
 
     @property
@@ -84,12 +89,15 @@ class Resolver:
 
     def cached(self, name: str) -> Outcome | None:
         """What is known about a name without asking anybody, or None."""
-        labels = labels_of(name)
-        v4 = self._walk(labels, A, {})
-        if isinstance(v4, _Missing):
+        now = self._now_s()
+        known = self._outcomes.get(name)
+        if known is not None and known[0] > now:
+            self._outcomes.move_to_end(name)
+            return known[1]
+        found = self._combined(labels_of(name), {}, now)
+        if isinstance(found, list):
             return None
-        v6 = self._walk(labels, AAAA, {})
-        return None if isinstance(v6, _Missing) else _combine(v4, v6)
+        return self._remember(name, found, now)
 
     async def lookup(self, name: str) -> Outcome:
         """All addresses of a name as `geo.host.parse_host` gives it. Never raises for what servers do."""
@@ -98,7 +106,7 @@ class Resolver:
             return known
         try:
             async with self._slots, asyncio.timeout(self._limits.lookup_timeout_s):
-                return await self._lookup(labels_of(name))
+                return await self._lookup(name, labels_of(name))
         except TimeoutError:
             return TemporaryFailure("timeout", _server_text(self._servers[0]))
 
@@ -114,71 +122,92 @@ class Resolver:
         await asyncio.gather(*tasks, return_exceptions=True)
         await self._transport.close()
 
-    async def _lookup(self, labels: Labels) -> Outcome:
+    async def _lookup(self, name: str, labels: Labels) -> Outcome:
         # Steps of this lookup, cached or not: an answer of TTL 0 still counts for the lookup that asked.
-        fresh: dict[_Question, Step] = {}
+        fresh: dict[_Question, _Known] = {}
         while True:
-            v4, v6 = self._walk(labels, A, fresh), self._walk(labels, AAAA, fresh)
-            if not isinstance(v4, _Missing) and not isinstance(v6, _Missing):
-                return _combine(v4, v6)
-            tasks = {walk.question: self._ask_shared(walk.question) for walk in (v4, v6) if isinstance(walk, _Missing)}
+            now = self._now_s()
+            found = self._combined(labels, fresh, now)
+            if not isinstance(found, list):
+                return self._remember(name, found, now)
+            tasks = {question: self._ask_shared(question) for question in found}
             await asyncio.wait(tasks.values())  # which leaves the tasks running when this lookup is given up
-            fresh.update({question: _step_of(task) for question, task in tasks.items()})
+            fresh.update({question: _result_of(task) for question, task in tasks.items()})
 
-    def _walk(self, labels: Labels, rdtype: int, fresh: dict[_Question, Step]) -> Outcome | _Missing:
+    def _remember(self, name: str, found: tuple[float, Outcome], now: float) -> Outcome:
+        if found[0] > now:
+            self._outcomes[name] = found
+            self._outcomes.move_to_end(name)
+            if len(self._outcomes) > self._limits.cache_entries_max // 2:
+                self._outcomes.popitem(last=False)
+        return found[1]
+
+    def _combined(
+        self, labels: Labels, fresh: dict[_Question, _Known], now: float
+    ) -> tuple[float, Outcome] | list[_Question]:
+        """What a name comes to and until when that holds, or the questions that are open."""
+        v4, v6 = self._walk(labels, A, fresh, now), self._walk(labels, AAAA, fresh, now)
+        if isinstance(v4, _Missing) or isinstance(v6, _Missing):
+            return [walk.question for walk in (v4, v6) if isinstance(walk, _Missing)]
+        return min(v4[0], v6[0]), _combine(v4[1], v6[1])
+
+    def _walk(
+        self, labels: Labels, rdtype: int, fresh: dict[_Question, _Known], now: float
+    ) -> tuple[float, Outcome] | _Missing:
         """Follow the aliases through what is known, to an outcome for one type or to the question that is open."""
         chain: list[Labels] = []
-        ttls: list[int] = []
+        ttl_s = self._limits.ttl_max_s
+        until = float("inf")
         name = labels
         while True:
-            step = fresh.get((name, rdtype)) or self._from_cache((name, rdtype))
-            if step is None:
+            known = fresh.get((name, rdtype)) or self._from_cache((name, rdtype), now)
+            if known is None:
                 return _Missing((name, rdtype))
+            until, step = min(until, known[0]), known[1]
             if isinstance(step, Broken):
-                return TemporaryFailure(step.reason, step.server)
+                return until, TemporaryFailure(step.reason, step.server)
             chain.extend(step.chain)
-            ttls.append(step.ttl_s or 0)
-            outcome = _outcome_of(step, labels, chain, min(ttls))
+            ttl_s = min(ttl_s, step.ttl_s or 0)
+            outcome = _outcome_of(step, labels, chain, ttl_s)
             if outcome is not None:
-                return outcome
+                return until, outcome
             name = chain[-1]
 
-    def _from_cache(self, question: _Question) -> Step | None:
-        entry = self._cache.get(question)
-        if entry is None:
+    def _from_cache(self, question: _Question, now: float) -> _Known | None:
+        known = self._steps.get(question)
+        if known is None:
             return None
-        if entry[0] <= self._now_s():
-            del self._cache[question]
+        if known[0] <= now:
+            del self._steps[question]
             return None
-        self._cache.move_to_end(question)
-        return entry[1]
+        self._steps.move_to_end(question)
+        return known
 
-    def _keep(self, question: _Question, step: Step) -> None:
-        limits = self._limits
+    def _keep(self, question: _Question, step: Step) -> _Known:
+        limits, now = self._limits, self._now_s()
         if isinstance(step, Broken):
-            ttl = limits.failure_ttl_s
+            ttl_s = limits.failure_ttl_s
         elif step.ttl_s is None:
-            return  # RFC 2308 5: a negative answer without SOA is not cached
+            return now, step  # RFC 2308 5: a negative answer without SOA is not cached
         else:
             top = limits.negative_ttl_max_s if isinstance(step, Absent) else limits.ttl_max_s
-            ttl = min(max(step.ttl_s, limits.ttl_min_s), top)
-        self._cache[question] = (self._now_s() + ttl, step)
-        self._cache.move_to_end(question)
-        while len(self._cache) > limits.cache_entries_max:
-            self._cache.popitem(last=False)
+            ttl_s = min(max(step.ttl_s, limits.ttl_min_s), top)
+        self._steps[question] = known = (now + ttl_s, step)
+        self._steps.move_to_end(question)
+        if len(self._steps) > limits.cache_entries_max:
+            self._steps.popitem(last=False)
+        return known
 
-    def _ask_shared(self, question: _Question) -> asyncio.Task[Step]:
+    def _ask_shared(self, question: _Question) -> asyncio.Task[_Known]:
         task = self._asking.get(question)
         if task is None:
             task = asyncio.get_running_loop().create_task(self._ask_and_keep(question))
             self._asking[question] = task
         return task
 
-    async def _ask_and_keep(self, question: _Question) -> Step:
+    async def _ask_and_keep(self, question: _Question) -> _Known:
         try:
-            step = await self._ask(question)
-            self._keep(question, step)
-            return step
+            return self._keep(question, await self._ask(question))
         finally:
             del self._asking[question]
 
@@ -217,38 +246,38 @@ class Resolver:
         return sorted(self._servers, key=lambda server: self._slow_until.get(server, now) > now)
 
 
-def _outcome_of(step: Step, labels: Labels, chain: list[Labels], ttl_s: int) -> Outcome | None:
+def _outcome_of(step: Found | Alias | Absent, labels: Labels, chain: list[Labels], ttl_s: int) -> Outcome | None:
     """What the last step of a walk means, or None when its alias has to be followed."""
     links = tuple(text_of(link) for link in chain)
-    if len({labels, *chain}) != len(chain) + 1:
+    if chain and len({labels, *chain}) != len(chain) + 1:
         return NoAddress(links, ttl_s, step.server, "cname-loop")
     if len(chain) > CHAIN_MAX:
         return NoAddress(links, ttl_s, step.server, "cname-too-long")
-    match step:
-        case Found(addresses=addresses):
-            return Answer(addresses, links, ttl_s, step.server)
-        case Absent(no_such_name=True):
+    if isinstance(step, Found):
+        return Answer(step.addresses, links, ttl_s, step.server)
+    if isinstance(step, Absent):
+        if step.no_such_name:
             return NoSuchName(links, ttl_s, step.server)
-        case Absent():
-            return NoAddress(links, ttl_s, step.server, "no-data")
+        return NoAddress(links, ttl_s, step.server, "no-data")
     return None
 
 
-def _step_of(task: asyncio.Task[Step]) -> Step:
+def _result_of(task: asyncio.Task[_Known]) -> _Known:
     # A task is cancelled only when the resolver closes under a lookup.
-    return Broken("closed") if task.cancelled() else task.result()
+    return (0.0, Broken("closed")) if task.cancelled() else task.result()
 
 
 def _combine(v4: Outcome, v6: Outcome) -> Outcome:
     """One outcome of the two types. Nothing is stated as a fact unless both questions were answered."""
     if isinstance(v4, Answer) and isinstance(v6, Answer):
-        chain = v4.chain if len(v4.chain) >= len(v6.chain) else v6.chain
-        addresses = (*sorted(v4.addresses), *sorted(v6.addresses))
+        # The two types may run through different aliases; all are kept, a relay may show in either.
+        chain = tuple(dict.fromkeys((*v4.chain, *v6.chain)))
+        addresses = (*sorted(set(v4.addresses)), *sorted(set(v6.addresses)))
         return Answer(addresses, chain, min(v4.ttl_s, v6.ttl_s), v4.server)
     for one, other in ((v4, v6), (v6, v4)):
         if isinstance(one, Answer):
             partial = other.reason if isinstance(other, TemporaryFailure) else None
-            return replace(one, addresses=tuple(sorted(one.addresses)), partial=partial)
+            return replace(one, addresses=tuple(sorted(set(one.addresses))), partial=partial)
     for outcome in (v4, v6):
         if isinstance(outcome, TemporaryFailure):
             return outcome

@@ -60,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return _run(argv, os.environ)
     except OperatorError as error:
-        print(f"hotline: {error.sentence}", file=sys.stderr)
+        print(f"hotline: {error.sentence.rstrip('.')}.", file=sys.stderr)
         return EXIT_OPERATOR
     except KeyboardInterrupt:
         print("hotline: interrupted.", file=sys.stderr)
@@ -93,7 +93,7 @@ def _top() -> Parser:
         prog="hotline",
         usage="hotline [--settings FILE] COMMAND …",
         description="The national hotline's node of the exchange network.",
-        epilog=f"commands:\n{listed}\n\n`hotline COMMAND --help` explains one. docs/operations.md explains the settings.",
+        epilog=f"commands:\n{listed}\n\n`hotline COMMAND --help` explains one, docs/operations.md the settings.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     _add_settings(parser)

@@ -10,12 +10,15 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from node.errors import SettingError
+from protocol.checkpoint import NODE_ID_BYTES_MAX, check_node_id
 from protocol.codes import COUNTRIES
+from protocol.errors import ProtocolError
 
 MASTER_KEY_BYTES = 32
 _PORT_MAX = 65_535
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
-_NODE_ID = re.compile(r"[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?")
+#: What neither a host nor a port has: user information, spaces, capitals, anything that is not ASCII.
+_HOST = re.compile(r"[^a-z0-9.:/\[\]-]")
 _VKEY = re.compile(r"[^+\s]+\+[0-9a-f]{8}\+[A-Za-z0-9+/]+={0,2}")
 
 
@@ -43,8 +46,11 @@ def exposure(mode: int) -> str | None:
 
 
 def _node_id(name: str, value: str) -> str:
-    if _NODE_ID.fullmatch(value) is None:
-        raise SettingError(name, "must be 1 to 253 lower-case letters, digits, dots and hyphens")
+    try:
+        check_node_id(value, field=name)
+    except ProtocolError:
+        limit = f"must be 1 to {NODE_ID_BYTES_MAX} lower-case letters, digits, dots and hyphens"
+        raise SettingError(name, limit) from None
     return value
 
 
@@ -60,17 +66,20 @@ def _countries(name: str, value: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _base_url(name: str, value: str) -> str:
+    """Return the address as the directory lists it: scheme, host and perhaps a port, without a slash at the end."""
+    value = value.removesuffix("/")
     try:
         parts = urlsplit(value)
         host, _ = parts.hostname or "", parts.port
     except ValueError:
         raise SettingError(name, "is not an address") from None
-    plain = parts.query == parts.fragment == "" and parts.username is None and "?" not in value and "#" not in value
-    if parts.scheme not in {"http", "https"} or not host or not plain or not value.isascii() or " " in value:
-        raise SettingError(name, "must be https://host[:port][/path], without user, query or fragment")
+    if parts.scheme not in {"http", "https"} or f"{parts.scheme}://{parts.netloc}" != value or _HOST.search(value):
+        raise SettingError(name, "must be https://host[:port], the host in lower case, and nothing behind it")
+    if not host:
+        raise SettingError(name, "names no host")
     if parts.scheme == "http" and not _is_loopback(host):
         raise SettingError(name, "must be https, since its host is no loopback address")
-    return value.rstrip("/")
+    return value
 
 
 def _is_loopback(host: str) -> bool:

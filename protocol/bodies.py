@@ -131,11 +131,11 @@ class OutcomeBody(msgspec.Struct, frozen=True, kw_only=True):
     index is spoken of twice.
     """
 
+    schema: int = SCHEMA
     stream: str
     accepted: tuple[tuple[int, int], ...]
     kept: tuple[tuple[int, int], ...]
     refused: tuple[Refusal, ...]
-    schema: int = SCHEMA
 
 
 def invalid(field: str, reason: str) -> NoReturn:
@@ -274,52 +274,64 @@ def split_outcome(body: OutcomeBody) -> Iterator[OutcomeBody]:
             return
 
 
-def report_members(body: ReportBody) -> dict[str, object]:
-    """Return the body as it goes on the wire; members that say nothing are left out."""
-    members: dict[str, object] = {
-        "schema": body.schema,
-        "url": body.url,
-        "kind": body.kind,
-        "page": body.page,
-        "referrer": body.referrer,
-        "hashes": body.hashes,
-        "site_type": body.site_type,
-        "commerciality": body.commerciality,
-        "payment_methods": body.payment_methods or None,
-        "channel": body.channel,
-        "reference": body.reference,
-        "received_at": format_time(body.received_at),
-        "reported_at": None if body.reported_at is None else format_time(body.reported_at),
-        "qualification": None if body.qualification is None else _qualification_members(body.qualification),
-        "hosting": body.hosting,
-    }
-    return _said(members)
+class _QualificationWire(msgspec.Struct, kw_only=True, omit_defaults=True):
+    classification: codes.Classification
+    age: codes.Age | None = None
+    gender: codes.Gender | None = None
+    flags: Flags | None = None
+    law: str | None = None
+    at: str
+    by: str | None = None
 
 
-def _qualification_members(qualification: Qualification) -> dict[str, object]:
-    return _said(
-        {
-            "classification": qualification.classification,
-            "age": qualification.age,
-            "gender": qualification.gender,
-            "flags": qualification.flags,
-            "law": qualification.law,
-            "at": format_time(qualification.at),
-            "by": qualification.by,
-        },
+class _ReportWire(msgspec.Struct, kw_only=True, omit_defaults=True):
+    schema: int
+    url: str
+    kind: codes.Kind
+    page: str | None = None
+    referrer: str | None = None
+    hashes: tuple[Hash, ...]
+    site_type: codes.SiteType | None = None
+    commerciality: codes.Commerciality | None = None
+    payment_methods: tuple[codes.PaymentMethod, ...] = ()
+    channel: codes.Channel
+    reference: str | None = None
+    received_at: str
+    reported_at: str | None = None
+    qualification: _QualificationWire | None = None
+    hosting: Hosting
+
+
+def report_wire(body: ReportBody) -> msgspec.Struct:
+    """Return what the JSON encoder makes the body of: members in their order, times in their one spelling.
+
+    Members that say nothing are left out.
+    """
+    qualification = body.qualification
+    return _ReportWire(
+        schema=body.schema,
+        url=body.url,
+        kind=body.kind,
+        page=body.page,
+        referrer=body.referrer,
+        hashes=body.hashes,
+        site_type=body.site_type,
+        commerciality=body.commerciality,
+        payment_methods=body.payment_methods,
+        channel=body.channel,
+        reference=body.reference,
+        received_at=format_time(body.received_at),
+        reported_at=None if body.reported_at is None else format_time(body.reported_at),
+        qualification=None
+        if qualification is None
+        else _QualificationWire(
+            classification=qualification.classification,
+            age=qualification.age,
+            gender=qualification.gender,
+            flags=qualification.flags,
+            law=qualification.law,
+            at=format_time(qualification.at),
+            by=qualification.by,
+        ),
+        hosting=body.hosting,
     )
-
-
-def outcome_members(body: OutcomeBody) -> dict[str, object]:
-    """Return the body as it goes on the wire."""
-    return {
-        "schema": body.schema,
-        "stream": body.stream,
-        "accepted": body.accepted,
-        "kept": body.kept,
-        "refused": body.refused,
-    }
-
-
-def _said(members: dict[str, object]) -> dict[str, object]:
-    return {name: value for name, value in members.items() if value is not None}

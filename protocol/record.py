@@ -22,8 +22,7 @@ from protocol.bodies import (
     check_token,
     check_uuid,
     invalid,
-    outcome_members,
-    report_members,
+    report_wire,
 )
 from protocol.checkpoint import check_node_id
 from protocol.codes import RecordType
@@ -95,6 +94,30 @@ class Envelope(msgspec.Struct, frozen=True):
         return f"Envelope({self.type}, {self.id})"
 
 
+class _HandlingWire(msgspec.Struct):
+    purpose: str
+    retain_until: str
+
+
+class _Wire(msgspec.Struct):
+    """An envelope as the JSON encoder takes it: the same members, times in their one spelling."""
+
+    v: int
+    type: str
+    id: str
+    case: str
+    item: str
+    iss: str
+    aud: str
+    iat: str
+    parent: str | None
+    hops: tuple[str, ...]
+    deliver_by: str | None
+    handling: _HandlingWire
+    crit: tuple[str, ...]
+    body: msgspec.Struct
+
+
 @dataclass(frozen=True, slots=True)
 class UnknownBody:
     """A body of a type or schema version that is not read here; the record is kept all the same.
@@ -152,7 +175,7 @@ def parse_record(raw: bytes) -> Record:
     _check_envelope(envelope)
     # 4. Critical members, before a body is refused that says something this version could not know.
     reader = _reader(envelope)
-    _check_critical(envelope, reader)
+    _check_critical(envelope.crit, reader)
     # 5. Body.
     return Record(raw, leaf_hash(raw), envelope, _read_body(envelope, reader))
 
@@ -191,7 +214,7 @@ def encode_report(
     check_report(body)
     # Free JSON of our own that was never parsed strictly; it lies in record, body and hosting.
     check_tree(body.hosting.evidence, depth=3)
-    envelope = Envelope(
+    wire = _Wire(
         VERSION,
         RecordType.REPORT,
         record_id,
@@ -199,15 +222,15 @@ def encode_report(
         item,
         iss,
         aud,
-        iat,
+        format_time(iat),
         parent,
         tuple(hops),
-        deliver_by,
-        handling,
+        None if deliver_by is None else format_time(deliver_by),
+        _HandlingWire(handling.purpose, format_time(handling.retain_until)),
         tuple(crit),
-        report_members(body),
+        report_wire(body),
     )
-    return _encode(envelope, RecordType.REPORT)
+    return _encode(wire, RecordType.REPORT)
 
 
 def encode_outcome(
@@ -224,7 +247,7 @@ def encode_outcome(
     An outcome speaks of a stream and belongs to no case: its `case` and `item` are its own id. Nothing falls due.
     """
     check_outcome(body)
-    envelope = Envelope(
+    wire = _Wire(
         VERSION,
         RecordType.OUTCOME,
         record_id,
@@ -232,39 +255,22 @@ def encode_outcome(
         record_id,
         iss,
         aud,
-        iat,
+        format_time(iat),
         None,
         (),
         None,
-        handling,
+        _HandlingWire(handling.purpose, format_time(handling.retain_until)),
         (),
-        outcome_members(body),
+        body,
     )
-    return _encode(envelope, RecordType.OUTCOME)
+    return _encode(wire, RecordType.OUTCOME)
 
 
-def _encode(envelope: Envelope, reader: RecordType) -> bytes:
-    _check_envelope(envelope)
-    _check_critical(envelope, reader)
-    handling = envelope.handling
-    members = {
-        "v": envelope.v,
-        "type": envelope.type,
-        "id": envelope.id,
-        "case": envelope.case,
-        "item": envelope.item,
-        "iss": envelope.iss,
-        "aud": envelope.aud,
-        "iat": format_time(envelope.iat),
-        "parent": envelope.parent,
-        "hops": envelope.hops,
-        "deliver_by": None if envelope.deliver_by is None else format_time(envelope.deliver_by),
-        "handling": {"purpose": handling.purpose, "retain_until": format_time(handling.retain_until)},
-        "crit": envelope.crit,
-        "body": envelope.body,
-    }
+def _encode(wire: _Wire, reader: RecordType) -> bytes:
+    _check_envelope(wire)
+    _check_critical(wire.crit, reader)
     try:
-        raw = _ENCODER.encode(members)
+        raw = _ENCODER.encode(wire)
     except UnicodeEncodeError:
         raise ProtocolError("schema-invalid", "a string is not Unicode text") from None
     if len(raw) > JSON_BYTES_MAX:
@@ -280,7 +286,7 @@ def _refuse_nul(raw: bytes) -> None:
         raise ProtocolError("schema-invalid", "a string holds U+0000")
 
 
-def _check_envelope(envelope: Envelope) -> None:
+def _check_envelope(envelope: Envelope | _Wire) -> None:
     if envelope.v != VERSION:
         invalid("v", "this version of the record is not known here")
     check_token(envelope.type, "type")
@@ -324,12 +330,12 @@ def _schema(envelope: Envelope) -> int | None:
     return schema if type(schema) is int else None
 
 
-def _check_critical(envelope: Envelope, reader: RecordType | None) -> None:
+def _check_critical(crit: tuple[str, ...], reader: RecordType | None) -> None:
     """Refuse a critical member that is not understood: an envelope's by its name, a body's as `body.<name>`."""
-    if not envelope.crit:
+    if not crit:
         return
     understood = _ENVELOPE_MEMBERS if reader is None else _ENVELOPE_MEMBERS | _BODY_MEMBERS[reader]
-    for number, name in enumerate(envelope.crit):
+    for number, name in enumerate(crit):
         if name not in understood:
             raise ProtocolError("unknown-critical", "a critical member is not understood", field=f"crit[{number}]")
 

@@ -18,6 +18,8 @@ from node.settings import Settings
 from protocol.keys import SEED_BYTES, Algorithm, KeyState, KeyUse, SigningKey
 
 MASTER_KEY_BYTES: Final = 32
+#: The version of HX that this program speaks, as the directory writes it.
+PROTOCOL_VERSION: Final = "1.0"
 _SECRET_FILE_BYTES_MAX: Final = 4096
 _NAME_THUMBPRINT_CHARS: Final = 12
 #: The keys a node signs with (PROTOCOL section 1); both algorithms where a signature is to last.

@@ -95,7 +95,7 @@ class Door:
             said.setdefault("Content-Type", "application/json")
         url = URL(self.base_url + path, encoded=True)
         async with self.session.request(method, url, data=data, headers=said) as response:
-            return Reply(response.status, dict(response.headers), await response.read())
+            return Reply(response.status, response.headers, await response.read())
 
     async def report(self, body: object, **options: Any) -> Reply:
         return await self.ask("POST", REPORTS, body, **options)
@@ -112,10 +112,12 @@ class Door:
             writer.close()
 
     async def rows(self) -> dict[str, int]:
-        """How many rows each table holds."""
+        """How many rows each table holds; the queue empties by itself and is left out."""
         counts = {}
         async with self.node.db.transaction("test.rows") as tx:
             for table in metadata.sorted_tables:
+                if table.name == "location_queue":
+                    continue
                 counts[table.name] = int(await tx.value(f"SELECT count(*) FROM {table.name}"))  # noqa: S608 - our own
         return counts
 

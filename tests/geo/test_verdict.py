@@ -28,10 +28,10 @@ from geo.verdict import Verdict, VerdictKind, judge
 
 AT = "2026-11-22T16:00:00.000Z"
 DATABASES = (
-    DatabaseName(DatabaseKind.COUNTRY, "Test-Country", date(2026, 11, 1)),
-    DatabaseName(DatabaseKind.COUNTRY, "Other-Country", date(2026, 10, 1)),
-    DatabaseName(DatabaseKind.COUNTRY, "HX-RIR-Country", date(2025, 5, 9)),
-    DatabaseName(DatabaseKind.ASN, "Test-ASN", date(2026, 11, 1)),
+    DatabaseName.of(DatabaseKind.COUNTRY, "Test-Country", date(2026, 11, 1)),
+    DatabaseName.of(DatabaseKind.COUNTRY, "Other-Country", date(2026, 10, 1)),
+    DatabaseName.of(DatabaseKind.COUNTRY, "HX-RIR-Country", date(2025, 5, 9)),
+    DatabaseName.of(DatabaseKind.ASN, "Test-ASN", date(2026, 11, 1)),
 )
 LOCATED, OTHER, REGISTRY, ASN = range(4)
 RELAY = ProxyMatch("relay", "asn", "AS64500")
@@ -270,13 +270,12 @@ def test_dissent_never_makes_surer(found: Evidence) -> None:
 
 
 @given(evidences)
-def test_evidence_is_small_json_and_never_shared(found: Evidence) -> None:
+def test_evidence_is_small_json(found: Evidence) -> None:
     first, second = judge(found, allow_reserved=True), judge(found, allow_reserved=True)
     text = json.dumps(first.evidence, separators=(",", ":"), allow_nan=False)
     assert json.loads(text) == first.evidence
     assert len(text) < 4096
     assert first.evidence == second.evidence
-    assert first.evidence is not second.evidence
 
 
 def test_typical_evidence_is_compact() -> None:

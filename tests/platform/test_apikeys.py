@@ -59,6 +59,8 @@ async def test_the_right_key_names_its_caller() -> None:
         KEY.text + "\n",
         KEY.key_id,
     ],
+    # The keys are new in each run; names made from them would differ between test processes.
+    ids=["empty", "prefix", "cut", "longer", "one character", "unknown", "not ascii", "newline", "id alone"],
 )
 async def test_anything_else_names_nobody(text: str) -> None:
     assert await ApiKeyCheck(Store(ROW), ManualClock()).caller(text) is None

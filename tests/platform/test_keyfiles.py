@@ -21,6 +21,7 @@ from node.platform.keyfiles import (
     write_secret,
 )
 from node.settings import Settings, settings_from
+from protocol.directory import parse_directory
 from protocol.keys import Algorithm, KeyUse
 
 NOW = datetime(2026, 11, 22, 16, 0, 0, 123_000, tzinfo=UTC)
@@ -161,5 +162,16 @@ def test_the_descriptor_holds_public_keys_only(tmp_path: Path) -> None:
     assert (entry["id"], entry["countries"], entry["weight"]) == ("fr.hotline.example", ["FR", "MC"], 1)
     assert [(key["use"], key["algorithm"]) for key in entry["keys"]] == [(str(a), str(b)) for a, b in NODE_KEYS]
     assert {key["not_before"] for key in entry["keys"]} == {"2026-11-22T16:00:00.123Z"}
+    document = {
+        "v": 1,
+        "version": 1,
+        "issued_at": "2026-11-22T16:00:00.000Z",
+        "nodes": [entry],
+        "routing": {"mandated": [], "desk": None},
+    }
+    directory = parse_directory(json.dumps(document).encode())
+    assert directory.verification_keys("fr.hotline.example", KeyUse.STREAM, NOW) == tuple(
+        key.public() for key in keys.signing(KeyUse.STREAM)
+    )
     for path in tmp_path.glob("*.key"):
         assert json.loads(path.read_bytes())["seed"].encode() not in raw

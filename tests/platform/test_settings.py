@@ -82,7 +82,7 @@ def test_the_environment_alone_can_say_everything(tmp_path: Path, monkeypatch: p
     ("values", "sentence"),
     [
         ({"node": "x"}, "node: there is no such setting"),
-        ({"node_id": "FR"}, "node_id: must be 1 to 253 lower-case"),
+        ({"node_id": "FR"}, "node_id: must be 1 to 100 lower-case"),
         ({"node_id": 3}, "node_id: must be a text"),
         ({"role": "coordinator"}, "role: must be one of hotline"),
         ({"countries": []}, "countries: must name at least one"),
@@ -93,6 +93,9 @@ def test_the_environment_alone_can_say_everything(tmp_path: Path, monkeypatch: p
         ({"countries": [1]}, "countries: must be a list of text"),
         ({"base_url": "http://fr.hotline.example"}, "base_url: must be https"),
         ({"base_url": "https://u@fr.hotline.example"}, "base_url: must be https://host"),
+        ({"base_url": "https://FR.hotline.example"}, "base_url: must be https://host"),
+        ({"base_url": "https://fr.hotline.example/path"}, "base_url: must be https://host"),
+        ({"base_url": "https:///"}, "base_url: "),
         ({"base_url": "https://fr.hotline.example/?a"}, "base_url: must be https://host"),
         ({"base_url": "https://fr.hotline.example/#"}, "base_url: must be https://host"),
         ({"base_url": "https://fr.hotline.example:x"}, "base_url: is not an address"),
@@ -148,7 +151,7 @@ def test_the_environment_is_held_to_the_same_rules(tmp_path: Path, variable: str
 
 
 def test_loopback_addresses_need_no_tls(tmp_path: Path) -> None:
-    for url in ("http://127.0.0.1:8701", "http://[::1]:8701", "http://localhost:8701/prefix"):
+    for url in ("http://127.0.0.1:8701", "http://[::1]:8701", "http://localhost:8701"):
         assert made(tmp_path, base_url=url).base_url == url
 
 

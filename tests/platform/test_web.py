@@ -157,6 +157,7 @@ async def test_the_key_comes_as_bearer_or_as_password(server: Server) -> None:
         "Basic " + base64.b64encode(b"\xff:\xff").decode(),
         "Basic " + base64.b64encode(ANALYST.text.encode()).decode(),
     ],
+    ids=["none", "empty", "no key", "no form", "expired", "scheme", "unknown", "no base64", "no utf-8", "no password"],
 )
 async def test_who_does_not_prove_who_they_are_is_told_how(server: Server, header: str | None) -> None:
     headers = {} if header is None else {"Authorization": header}

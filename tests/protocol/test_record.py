@@ -21,7 +21,6 @@ from protocol.record import (
     ReportBody,
     UnknownBody,
     check_addressing,
-    encode_report,
     parse_record,
 )
 from protocol.strictjson import JSON_BYTES_MAX
@@ -459,4 +458,3 @@ def test_evidence_may_be_as_deep_as_a_record_may_be() -> None:
 
 def test_same_report_makes_the_same_bytes() -> None:
     assert report() == RAW
-    assert encode_report.__kwdefaults__ == {"deliver_by": None, "parent": None, "hops": (), "crit": ()}

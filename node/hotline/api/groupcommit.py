@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from node.hotline.flows.intake import Intake, ReferenceConflict, Submission, Taken
+from node.hotline.flows.intake import Intake, ReferenceConflicts, Submission, Taken
 from node.platform.database import DATABASE_ERRORS
 
 
@@ -16,7 +16,7 @@ class IntakeUnavailable(Exception):  # noqa: N818 - says what is the case, for t
 @dataclass(frozen=True, slots=True)
 class _Waiting:
     submissions: Sequence[Submission]
-    taken: "asyncio.Future[list[Taken | ReferenceConflict]]"
+    taken: "asyncio.Future[list[Taken]]"
 
 
 class GroupCommit:
@@ -30,19 +30,27 @@ class GroupCommit:
         self._places = asyncio.Semaphore(waiting_max)
         self._task: asyncio.Task[None] | None = None
 
-    async def submit(self, submissions: Sequence[Submission]) -> list[Taken | ReferenceConflict]:
-        """Return what became of each report, once it is committed; raises IntakeUnavailable."""
+    async def submit(self, submissions: Sequence[Submission]) -> list[Taken]:
+        """Return what became of each report, once all of them are committed.
+
+        Raises ReferenceConflicts or IntakeUnavailable; then none of them is written.
+        """
         async with self._places:
-            taken: asyncio.Future[list[Taken | ReferenceConflict]] = asyncio.get_running_loop().create_future()
+            taken: asyncio.Future[list[Taken]] = asyncio.get_running_loop().create_future()
             self._waiting.append(_Waiting(submissions, taken))
-            if self._task is None or self._task.done():
-                self._task = asyncio.create_task(self._drain())
+            self._start()
             return await taken
 
     async def finish(self) -> None:
         """Wait until everything submitted is committed or refused."""
         while self._task is not None and not self._task.done():
             await asyncio.wait([self._task])
+
+    def _start(self) -> None:
+        if self._waiting and (self._task is None or self._task.done()):
+            self._task = asyncio.create_task(self._drain())
+            # After an unforeseen error, those who came behind it must not wait for the next request to be served.
+            self._task.add_done_callback(lambda _: self._start())
 
     async def _drain(self) -> None:
         while self._waiting:
@@ -51,18 +59,25 @@ class GroupCommit:
             while self._waiting and (not group or reports + len(self._waiting[0].submissions) <= self._reports_max):
                 group.append(self._waiting.popleft())
                 reports += len(group[-1].submissions)
-            await self._commit(group)
+            try:
+                await self._commit(group)
+            finally:
+                # After an unforeseen error nobody may be left waiting for an answer; what was committed is answered.
+                _refuse(group, IntakeUnavailable("unforeseen"))
 
     async def _commit(self, group: Sequence[_Waiting]) -> None:
         try:
-            results = await self._intake.take_in([one for waiting in group for one in waiting.submissions])
+            results = await self._intake.take_in_whole([one for waiting in group for one in waiting.submissions])
+        except ReferenceConflicts as conflicts:
+            await self._settle(group, conflicts)
+            return
         except DATABASE_ERRORS as error:
             if len(group) > 1:
                 # Whatever was wrong with one must not refuse the others.
                 for waiting in group:
                     await self._commit([waiting])
                 return
-            _refuse(group, error)
+            _refuse(group, IntakeUnavailable(type(error).__name__))
             return
         at = 0
         for waiting in group:
@@ -70,8 +85,26 @@ class GroupCommit:
                 waiting.taken.set_result(results[at : at + len(waiting.submissions)])
             at += len(waiting.submissions)
 
+    async def _settle(self, group: Sequence[_Waiting], conflicts: ReferenceConflicts) -> None:
+        """Commit the requests without a conflict together, and ask again for each of the others alone."""
+        if len(group) == 1:
+            _refuse(group, conflicts)
+            return
+        clean: list[_Waiting] = []
+        doubtful: list[_Waiting] = []
+        first = 0
+        for waiting in group:
+            after = first + len(waiting.submissions)
+            # Its conflict may have been with a request of this very group that is refused itself.
+            hit = any(first <= at < after for at in conflicts.positions)
+            (doubtful if hit else clean).append(waiting)
+            first = after
+        for part in (clean, *([waiting] for waiting in doubtful)):
+            if part:
+                await self._commit(part)
+
 
 def _refuse(group: Sequence[_Waiting], error: BaseException) -> None:
     for waiting in group:
         if not waiting.taken.done():
-            waiting.taken.set_exception(IntakeUnavailable(type(error).__name__))
+            waiting.taken.set_exception(error)

@@ -11,7 +11,7 @@ from aiohttp import web
 from node.hotline.api.groupcommit import GroupCommit, IntakeUnavailable
 from node.hotline.domain.intake import Report, check_batch, check_report
 from node.hotline.domain.schema import BatchIn, IntakeRefused, ReportIn, decode_submission
-from node.hotline.flows.intake import ReferenceConflict, Submission, Taken
+from node.hotline.flows.intake import ReferenceConflicts, Submission, Taken
 from node.platform.apikeys import Role
 from node.platform.apiproblems import CONFLICT, INVALID, UNAVAILABLE, ApiProblem, FieldFault
 from node.platform.routes import Answer, Body, Call, Route
@@ -91,44 +91,36 @@ class ReportsApi:
     async def _post(self, call: Call) -> web.StreamResponse:
         with self.metrics.intake_seconds.time():
             raw = await read_body(call.request, self.body_bytes_max)
-            reports = self._checked(raw)
+            reports, is_batch = self._checked(raw)
             submitter = "api:" + (call.caller.key_id if call.caller is not None else "")
             submissions = [Submission(submitter, report.reference, report) for report in reports]
             try:
                 taken = await self.group_commit.submit(submissions)
+            except ReferenceConflicts as conflicts:
+                raise _conflict(conflicts, is_batch=is_batch) from None
             except IntakeUnavailable:
                 raise ApiProblem(
                     UNAVAILABLE, "the store is not available; nothing was taken", headers={"Retry-After": "5"}
                 ) from None
         return self._answer(reports, taken)
 
-    def _checked(self, raw: bytes) -> list[Report]:
+    def _checked(self, raw: bytes) -> tuple[list[Report], bool]:
+        """Return the reports, and whether they came as a batch."""
         try:
             received, is_batch = decode_submission(raw, self.reports_max)
             now = self.clock_now()
-            return check_batch(received, now) if is_batch else [check_report(received[0], now)]
+            checked = check_batch(received, now) if is_batch else [check_report(received[0], now)]
         except IntakeRefused as refused:
             for error in refused.errors:
                 self.metrics.intake_rejected.labels(reason=error.reason).inc()
             faults = tuple(FieldFault(error.field, error.reason, error.detail) for error in refused.errors)
             raise ApiProblem(INVALID, _sentence(faults), errors=faults) from None
+        return checked, is_batch
 
-    def _answer(self, reports: Sequence[Report], taken: Sequence[Taken | ReferenceConflict]) -> web.StreamResponse:
-        conflicts = [at for at, one in enumerate(taken) if isinstance(one, ReferenceConflict)]
-        if conflicts:
-            faults = tuple(
-                FieldFault(
-                    "reference" if len(taken) == 1 else f"reports[{at}].reference",
-                    "reference-conflict",
-                    "this reference was used before for another report",
-                )
-                for at in conflicts
-            )
-            raise ApiProblem(CONFLICT, "a reference was used before for another report", errors=faults)
-        done = [one for one in taken if isinstance(one, Taken)]
-        self._count(done)
-        body = ReceivedOut([_out(report, one) for report, one in zip(reports, done, strict=True)])
-        status = HTTPStatus.OK if all(one.repeated for one in done) else HTTPStatus.CREATED
+    def _answer(self, reports: Sequence[Report], taken: Sequence[Taken]) -> web.StreamResponse:
+        self._count(taken)
+        body = ReceivedOut([_out(report, one) for report, one in zip(reports, taken, strict=True)])
+        status = HTTPStatus.OK if all(one.repeated for one in taken) else HTTPStatus.CREATED
         return web.Response(status=status, body=_ENCODER.encode(body), content_type="application/json")
 
     def _count(self, taken: Sequence[Taken]) -> None:
@@ -145,6 +137,15 @@ def _out(report: Report, taken: Taken) -> TakenOut:
         for item in taken.items
     ]
     return TakenOut(str(taken.case_id), report.reference, taken.repeated, items)
+
+
+def _conflict(conflicts: ReferenceConflicts, *, is_batch: bool) -> ApiProblem:
+    detail = "a reference was used before for another report"
+    faults = tuple(
+        FieldFault(f"reports[{at}].reference" if is_batch else "reference", "reference-conflict", detail)
+        for at in conflicts.positions
+    )
+    return ApiProblem(CONFLICT, detail, errors=faults)
 
 
 def _sentence(faults: Sequence[FieldFault]) -> str:

@@ -1,4 +1,4 @@
-"""`hotline directory`: the work of the directory's authority: its key, the signed file, a look inside. Sends nothing."""
+"""`hotline directory`: the work of the directory's authority: its key, the signed file. Sends nothing."""
 
 import base64
 import json
@@ -82,8 +82,8 @@ _NEW: Final = (
     "directory_authority. Whoever holds the key decides who is a member: keep it on a machine of its own."
 )
 _WRITE: Final = (
-    "Put the members' descriptors into one directory, check it, sign it and write it whole. Nodes refuse a version that "
-    "is not higher than the one they have. To suspend a node, change the state in its descriptor."
+    "Put the members' descriptors into one directory, check it, sign it and write it whole. Nodes refuse a version "
+    "that is not higher than the one they have. To suspend a node, change the state in its descriptor."
 )
 _SHOW: Final = "Show version, members and routing of a directory. Without --authority its signature is not checked."
 

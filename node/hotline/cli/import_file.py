@@ -14,7 +14,7 @@ from node.errors import OperatorError
 from node.hotline.cli.command import Context, check_folder
 from node.hotline.cli.importing import ImportResult, import_rows, open_source
 from node.hotline.cli.opening import opened_store
-from node.hotline.domain.rows import Format
+from node.hotline.domain.rows import COLUMNS, OWN_COLUMN_PREFIX, Format
 
 EXIT_REJECTED: Final = 1
 _SUFFIX: Final = ".rejects.ndjson"
@@ -24,11 +24,12 @@ _SUBMITTER_CHARS_MAX: Final = 64
 def add_arguments(parser: ArgumentParser) -> None:
     """Describe the command."""
     parser.description = (
-        "Take the reports of a file in. A CSV file names its columns in the first line (docs/operations.md lists them); "
+        "Take the reports of a file in. A CSV file names its columns in its first line (below); "
         "an NDJSON file has one report as JSON a line. A row that is wrong goes to the rejects file with its number "
         "and the reason, and disturbs no other. Run it again after an interruption, or by mistake: nothing is added "
         "twice. Exit status 0 when every row was taken, 1 when rows were rejected."
     )
+    parser.epilog = f"columns of a CSV file: {', '.join(COLUMNS)}; of your own: any that begin with {OWN_COLUMN_PREFIX}"
     parser.add_argument("file", metavar="FILE", help="the file to read, or - for standard input")
     parser.add_argument("--format", choices=("csv", "ndjson"), help="default: told from the first line")
     parser.add_argument(
@@ -117,7 +118,7 @@ class _Bar:
     def update(self, rows: int, bytes_read: int) -> None:
         """Show rows committed and bytes read so far."""
         elapsed_s = self._progress.tasks[0].elapsed or 0.0
-        rate = f"{rows / elapsed_s:,.0f}" if elapsed_s else "–"
+        rate = f"{rows / elapsed_s:,.0f}" if elapsed_s else "-"
         self._progress.update(self._task, completed=bytes_read, rows=f"{rows:,}", rate=rate)
 
 
@@ -132,14 +133,14 @@ def _bar(size: int | None, *, shown: bool) -> Iterator[_Bar]:
     )
     # Standard output is for the counts.
     with Progress(*columns, console=Console(file=sys.stderr), disable=not shown) as progress:
-        yield _Bar(progress, progress.add_task("import", total=size, rows="0", rate="–"))
+        yield _Bar(progress, progress.add_task("import", total=size, rows="0", rate="-"))
 
 
 def _words(result: ImportResult) -> str:
     lines = [
         f"Rows read: {result.rows:,}",
-        f"  reports taken in: {result.reports:,}, with {result.items:,} new items "
-        f"and {result.duplicates:,} that were known already",
+        f"  reports taken in: {result.reports:,}",
+        f"    items in them: {result.items:,} new, {result.duplicates:,} known already",
         f"  reports known already from an earlier import: {result.repeated:,}",
         f"  rejected: {result.rejected:,}" + (f", listed in {result.rejects}" if result.rejects else ""),
     ]

@@ -33,7 +33,7 @@ _NOT_STATED: Final = "not stated"
 _KINDS: Final = {row.name: row.kind for row in documented()}
 #: Options that are settings: what is given goes into the settings file as it is.
 _OPTIONS: Final[Mapping[str, str]] = {
-    "node_id": "NAME of the node in the network, such as fr.hotline.example",
+    "node_id": "name of the node in the network, such as fr.hotline.example",
     "base_url": "public address of the peer protocol: https, a host and perhaps a port",
     "listen_peer": "address:port that serves the peer protocol (default 127.0.0.1:8701)",
     "listen_api": "address:port that serves the API, health and metrics (default 127.0.0.1:8702)",
@@ -120,23 +120,19 @@ def _flag(name: str) -> str:
 
 def _given(arguments: Namespace, environ: Mapping[str, str]) -> dict[str, object]:
     """Return the settings that the environment gives, those of --set over them, and the other options over both."""
-    values: dict[str, object] = {}
-    for variable, text in environ.items():
-        if variable.startswith(_VARIABLE_PREFIX) and variable not in {FILE_VARIABLE, _MASTER_VARIABLE}:
-            name = variable.removeprefix(_VARIABLE_PREFIX).lower()
-            values[name] = _value(name, text)
+    values = _of_environment(environ)
     for pair in arguments.set:
         name, separator, text = pair.partition("=")
         if not separator:
             raise OperatorError("Option --set takes NAME=VALUE, such as --set log_level=debug.")
         values[name] = _value(name, text)
-    for name in (*_OPTIONS, "database_url"):
-        if getattr(arguments, name) is not None:
-            values[name] = getattr(arguments, name)
-    for name in _PATHS:
-        if getattr(arguments, name) is not None:
-            # As a shell's user means it: from here, not from the folder of the settings file.
-            values[name] = str(Path(getattr(arguments, name)).expanduser().absolute())
+    given = {name: getattr(arguments, name) for name in (*_OPTIONS, *_PATHS, "database_url")}
+    # A path as a shell's user means it: from here, not from the folder of the settings file.
+    values |= {
+        name: str(Path(text).expanduser().absolute()) if name in _PATHS else text
+        for name, text in given.items()
+        if text is not None
+    }
     if arguments.country:
         values["countries"] = arguments.country
     if arguments.dns_server:
@@ -145,6 +141,15 @@ def _given(arguments: Namespace, environ: Mapping[str, str]) -> dict[str, object
         values["embedded_database"] = True
         values.pop("database_url", None)
     return values
+
+
+def _of_environment(environ: Mapping[str, str]) -> dict[str, object]:
+    names = {
+        variable: variable.removeprefix(_VARIABLE_PREFIX).lower()
+        for variable in environ
+        if variable.startswith(_VARIABLE_PREFIX) and variable not in {FILE_VARIABLE, _MASTER_VARIABLE}
+    }
+    return {name: _value(name, environ[variable]) for variable, name in names.items()}
 
 
 def _value(name: str, text: str) -> object:

@@ -1,5 +1,6 @@
-"""`hotline keys`: shows which keys there are, manages API keys, rotates the master key. Shows no secret but a new one."""
+"""`hotline keys`: lists keys, makes and revokes API keys, rotates the master key. Shows no secret but a new one."""
 
+import asyncio
 import sys
 from argparse import ArgumentParser, Namespace
 from dataclasses import replace
@@ -62,7 +63,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 _SHOW: Final = (
-    "List the signing keys: what each is for, its thumbprint (RFC 7638), when it was made; and the id of the master key. "
+    "List the signing keys: what each is for, its thumbprint (RFC 7638), when it was made; and the master key's id. "
     "Nothing secret is shown."
 )
 _NEW: Final = "Make a key for the API and print it. It is shown this once; only its hash is stored."
@@ -162,11 +163,11 @@ async def _rotate_master(context: Context, path: Path) -> tuple[int, bool]:
                 count = await rotate_master(tx, old, new)
         except OperatorError:
             # Nothing was committed, so nothing is wrapped under the new key.
-            path.unlink()
+            await asyncio.to_thread(path.unlink)
             raise
         except DATABASE_ERRORS as error:
             raise OperatorError(
-                f"The database failed during the rotation ({type(error).__name__}): keep the old key and the new one in "
-                f"{path}, since either may be the one that counts; `hotline status` works with that one only."
+                f"The database failed during the rotation ({type(error).__name__}): keep the old key and the new one "
+                f"in {path}, since either may be the one that counts; `hotline status` works with that one only."
             ) from None
     return count, bool(settings.master_key)

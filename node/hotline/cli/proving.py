@@ -17,9 +17,9 @@ _SUFFIX: Final = ".tlog-proof"
 def add_arguments(parser: ArgumentParser) -> None:
     """Describe the command."""
     parser.description = (
-        "Write the proof of an item's record, sent or received: the record's own bytes, its place in the stream between "
-        "the two nodes, and the signed receipt. Anybody who has the membership directory can check it with `hotline "
-        "verify`, offline. The file holds the record and with it the reported address: treat it as such."
+        "Write the proof of an item's record, sent or received: the record's own bytes, its place in the stream "
+        "between the two nodes, and the signed receipt. Anybody who has the membership directory can check it with "
+        "`hotline verify`, offline. The file holds the record and with it the reported address: treat it as such."
     )
     parser.add_argument("item", metavar="ITEM", help="the item's id")
     parser.add_argument(

@@ -25,7 +25,7 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) 
         number = name.endswith(" #")
         made.add_column(name.removesuffix(" #"), justify="right" if number else "left", overflow="fold")
     for row in rows:
-        made.add_row(*("–" if cell is None else _text(cell) for cell in row))
+        made.add_row(*("-" if cell is None else _text(cell) for cell in row))
     return made
 
 

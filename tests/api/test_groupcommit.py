@@ -1,0 +1,90 @@
+"""Many requests share one commit, and none of them pays for what is wrong with another."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import cast
+
+import pytest
+
+from node.hotline.api.groupcommit import GroupCommit, IntakeUnavailable
+from node.hotline.domain.intake import check_report
+from node.hotline.domain.schema import convert_report
+from node.hotline.flows.intake import Intake, ReferenceConflicts, Submission, Taken
+from tests.api.door import Door
+
+
+def submission(door: Door, path: str, reference: str) -> Submission:
+    report = check_report(
+        convert_report({"url": f"https://host.example/{path}", "reference": reference}), door.clock.now()
+    )
+    return Submission("test", reference, report)
+
+
+async def test_a_conflict_of_one_request_refuses_that_request_alone(door: Door) -> None:
+    commits = GroupCommit(door.node.store.intake(), reports_max=100)
+    await commits.submit([submission(door, "known", "K")])
+    before = (await door.rows())["cases"]
+    first, refused, last = await asyncio.gather(
+        commits.submit([submission(door, "a", "A"), submission(door, "b", "B")]),
+        commits.submit([submission(door, "c", "C"), submission(door, "other", "K")]),
+        commits.submit([submission(door, "d", "D")]),
+        return_exceptions=True,
+    )
+    assert isinstance(first, list)
+    assert isinstance(last, list)
+    assert isinstance(refused, ReferenceConflicts)
+    assert refused.positions == (1,)
+    assert (await door.rows())["cases"] == before + 3
+
+
+async def test_of_two_requests_that_contradict_each_other_the_first_counts(door: Door) -> None:
+    commits = GroupCommit(door.node.store.intake(), reports_max=100)
+    first, second = await asyncio.gather(
+        commits.submit([submission(door, "a", "A")]),
+        commits.submit([submission(door, "b", "A")]),
+        return_exceptions=True,
+    )
+    assert isinstance(first, list)
+    assert isinstance(second, ReferenceConflicts)
+
+
+async def test_a_request_refused_in_a_group_does_not_take_its_references_with_it(door: Door) -> None:
+    commits = GroupCommit(door.node.store.intake(), reports_max=100)
+    await commits.submit([submission(door, "known", "K")])
+    refused, taken = await asyncio.gather(
+        commits.submit([submission(door, "a", "A"), submission(door, "other", "K")]),
+        commits.submit([submission(door, "not-a", "A")]),
+        return_exceptions=True,
+    )
+    assert isinstance(refused, ReferenceConflicts)
+    assert isinstance(taken, list)
+    assert not taken[0].repeated
+
+
+class Stumbling:
+    """An intake that fails with an error nobody foresaw the first time, and works then."""
+
+    def __init__(self, intake: Intake) -> None:
+        self._intake = intake
+        self.calls = 0
+
+    async def take_in_whole(self, submissions: Sequence[Submission]) -> list[Taken]:
+        self.calls += 1
+        if self.calls == 1:
+            raise ArithmeticError
+        return await self._intake.take_in_whole(submissions)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+async def test_an_unforeseen_error_leaves_nobody_waiting(door: Door) -> None:
+    heard: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: heard.append(context.get("exception")))
+    commits = GroupCommit(cast("Intake", Stumbling(door.node.store.intake())), reports_max=1)
+    async with asyncio.timeout(10):
+        first, second = await asyncio.gather(
+            commits.submit([submission(door, "a", "A")]),
+            commits.submit([submission(door, "b", "B")]),
+            return_exceptions=True,
+        )
+    assert isinstance(first, IntakeUnavailable)
+    assert isinstance(second, list)

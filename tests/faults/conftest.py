@@ -1,0 +1,52 @@
+"""Fixtures of the fault tests: a French node that sends and a Dutch one that receives, as real processes."""
+
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from tests.faults.network import Network
+from tests.faults.station import fixed_port
+from tests.world import World
+
+#: Waits are short, and everything comes in many small transactions, so that every step happens often.
+_SETTINGS: dict[str, object] = {
+    "poll_s": 0.05,
+    "backoff_base_s": 0.05,
+    "backoff_cap_s": 0.5,
+    "batch_records_max": 40,
+    "locate_batch_items_max": 40,
+    "database_pool_size": 5,
+    "peer_timeout_s": 10.0,
+}
+
+
+@pytest.fixture
+def world(tmp_path: Path, new_database: Callable[[], str]) -> World:
+    """The files and databases of the two nodes."""
+    made = World(tmp_path, new_database)
+    for country in ("FR", "NL"):
+        port = fixed_port()
+        made.add(
+            country,
+            **_SETTINGS,
+            base_url=f"http://127.0.0.1:{port}",
+            listen_peer=f"127.0.0.1:{port}",
+            listen_api=f"127.0.0.1:{fixed_port()}",
+        )
+    return made
+
+
+@pytest.fixture
+async def network(world: World) -> AsyncIterator[Network]:
+    """The two nodes, not started; what still runs at the end is killed."""
+    world.sign_directory()
+    await world.create_field_keys()
+    async with aiohttp.ClientSession() as session:
+        made = await Network.prepare(world, session)
+        try:
+            yield made
+        finally:
+            await made.end()
+    made.check_exempt_steps()

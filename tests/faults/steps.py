@@ -1,0 +1,69 @@
+"""The durable steps of the program, read from its source, and what the fault tests do with each."""
+
+import ast
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+
+_SOURCE = Path(__file__).parents[2] / "node"
+
+#: Steps of a node that sends; the outcomes of what it sent come back to it, so it receives and applies as well.
+SENDER = (
+    "directory.accept",
+    "intake.store",
+    "locate.lease",
+    "locate.store",
+    "dispatch.store",
+    "deliver.receipt",
+    "receive.store",
+    "apply.store",
+)
+#: Steps of a node that receives, and sends outcomes back.
+RECEIVER = ("directory.accept", "receive.store", "apply.store", "deliver.receipt")
+#: Steps that pass only when the peer is away.
+ALONE = ("deliver.failed",)
+#: Steps off the main road, each with a test of its own.
+ASIDE = ("assess.store", "reroute.store", "peer.heard", "receive.equivocation")
+
+#: Transactions that change nothing; every fault test checks that they did not.
+READ_ONLY: Mapping[str, str] = MappingProxyType(
+    {
+        "start.contact": "asks whether the database answers",
+        "start.keys": "reads the wrapped field keys",
+        "deliver.due": "reads which peers have a backlog",
+        "deliver.read": "reads records, cursors and contacts",
+        "receive.turn": "reads how far a stream is held",
+        "peer.read": "reads a receipt or a cursor",
+        "gauges.read": "reads queues for the metrics",
+        "status.read": "reads queues for the status",
+        "ready.contact": "asks whether the database answers",
+        "prove.read": "reads a record and its receipt",
+        "items.page": "reads items for the API",
+        "items.search": "reads items for the API",
+        "items.show": "reads items for the API",
+        "apikeys.read": "reads the hash of an API key",
+    }
+)
+#: Transactions that change something and need no test of a kill, and why.
+HARMLESS: Mapping[str, str] = MappingProxyType(
+    {
+        "prune.nonces": "deletes by age alone, once a minute: what one round leaves the next one takes",
+        "apikeys.add": "one row, by a command whose caller sees that it did not end",
+        "apikeys.revoke": "one row, by a command whose caller sees that it did not end",
+    }
+)
+
+
+def named_transactions() -> set[str]:
+    """Return the name of every transaction in the program; a name that is not a literal fails the test."""
+    names: set[str] = set()
+    for path in sorted(_SOURCE.rglob("*.py")):
+        for call in ast.walk(ast.parse(path.read_text())):
+            if not (isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute)):
+                continue
+            if call.func.attr != "transaction":
+                continue
+            name = call.args[0] if call.args else None
+            assert isinstance(name, ast.Constant), f"{path.name}:{call.lineno}: the name of a step is a literal"
+            names.add(str(name.value))
+    return names

@@ -1,0 +1,71 @@
+"""`kill -9` at each durable step, on both sides of its commit, while records are under way."""
+
+from collections.abc import Sequence
+
+from tests.faults.network import Network, together
+from tests.faults.orders import Moment, Order, both_sides
+from tests.faults.station import Station, until
+from tests.faults.steps import ALONE, RECEIVER, SENDER
+
+_RECORDS = 1_000
+_CHUNK = 25
+#: A worker that dies with items leased leaves them to others after this time.
+_LEASE_S = 1.0
+
+
+async def test_whatever_dies_when_a_thousand_records_arrive_once(network: Network) -> None:
+    fr, nl, feed = network.fr, network.nl, network.feed
+    struck: list[Order] = []
+    orders = both_sides(*SENDER), both_sides(*RECEIVER)
+    total = sum(len(one) for one in orders)
+
+    async def feed_until_all_struck() -> None:
+        """A step needs records to happen: more come after each death, and when nothing moves any more."""
+        while len(struck) < total:
+            before = len(struck)
+            await feed.hand_in(_CHUNK)
+
+            async def moved(before: int = before) -> bool:
+                return len(struck) > before or await network.quiet()
+
+            await until(moved, "records or processes move")
+
+    await together(_die_in_turn(fr, orders[0], struck), _die_in_turn(nl, orders[1], struck), feed_until_all_struck())
+    await network.settle()
+    await _die_alone(network)
+    assert feed.handed_in < _RECORDS
+    await feed.hand_in(_RECORDS - feed.handed_in)
+    await network.settle()
+    await network.check()
+    for station, steps in ((fr, SENDER), (nl, RECEIVER)):
+        killed = [step for _, what, step in station.steps() if what == "killed"]
+        assert {step: killed.count(step) >= len(Moment) for step in (*steps, *ALONE)} == dict.fromkeys(
+            (*steps, *ALONE), True
+        )
+
+
+async def _die_in_turn(station: Station, orders: Sequence[Order], struck: list[Order]) -> None:
+    """Serve under one order after the other; then serve for good."""
+    for order in orders:
+        await station.struck(await station.start(kill=order, lease_s=_LEASE_S))
+        struck.append(order)
+    await station.start(lease_s=_LEASE_S)
+
+
+async def _die_alone(network: Network) -> None:
+    """Each side dies where it notes that the other is away, which it then really is."""
+    fr, nl = network.fr, network.nl
+    nl.workers[-1].kill()
+    fr.workers[-1].kill()
+    for at, order in enumerate(both_sides(*ALONE)):
+        worker = await fr.start(kill=order, lease_s=_LEASE_S)
+        if at == 0:
+            await network.feed.hand_in(_CHUNK)
+        await fr.struck(worker)
+    # The Dutch node has something to say once it got these records, and nobody to say it to.
+    dying = await nl.start(kill=both_sides(*ALONE)[0])
+    await fr.struck(await fr.start(kill=Order(Moment.BEFORE, "receive.store")))
+    await nl.struck(dying)
+    await nl.struck(await nl.start(kill=both_sides(*ALONE)[1]))
+    await fr.start(lease_s=_LEASE_S)
+    await nl.start()

@@ -1,0 +1,1 @@
+"""Two nodes' talk under stress: every refusal, every repeat and every fault of the other side."""
