@@ -161,7 +161,7 @@ async def warm(server: Server, names: Sequence[str], folder: Path) -> tuple[floa
         return len(names) / (time.perf_counter() - begin)
 
     cached = max([await once() for _ in range(3)])
-    locator._opinions.clear()  # noqa: SLF001 (the measurement is of what this cache saves)
+    locator._view.opinions.clear()  # noqa: SLF001 (the measurement is of what this cache saves)
     looked_up = await once()
     await locator.close()
     return cached, looked_up

@@ -68,7 +68,7 @@ def serving(node: TestNode) -> Iterator["subprocess.Popen[bytes]"]:
     path = node.settings.data_dir / "hotline.toml"
     if not path.exists():
         write_settings(path, plain(node.settings))
-    process = subprocess.Popen([sys.executable, "/tmp/hx/serve1.py", "--settings", str(path)])
+    process = subprocess.Popen([sys.executable, "-m", "node", "--settings", str(path), "serve"])
     try:
         _wait_for(node.settings.listen_peer, process)
         yield process

@@ -6,6 +6,7 @@ Used from one event loop. The evidence of verdicts is to be read only: equal hos
 import asyncio
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from geo.address import IPAddress, classify
@@ -18,6 +19,14 @@ from geo.resolver import Resolver
 from geo.verdict import Verdict, judge
 
 _OPINIONS_MAX = 100_000  # addresses; about 1 KiB each with two files
+
+
+@dataclass(frozen=True, slots=True)
+class _View:
+    """The files by name and the opinions formed with them; a new one replaces it when a file is taken anew."""
+
+    names: tuple[DatabaseName, ...]
+    opinions: OrderedDict[IPAddress, AddressEvidence]
 
 
 class Locator:
@@ -45,8 +54,7 @@ class Locator:
         self._allow_reserved = allow_reserved
         self._now_s = now_s
         self._opinions_max = opinions_max
-        self._opinions: OrderedDict[IPAddress, AddressEvidence] = OrderedDict()
-        self._names = self._name_databases()
+        self._view = self._new_view()
 
     async def locate(self, hosts: Sequence[str]) -> list[Verdict]:
         """A verdict for each host, in order. Each host is resolved once, many at a time; never raises for a host."""
@@ -76,12 +84,14 @@ class Locator:
         return [verdicts[text] for text in hosts]
 
     def refresh(self) -> list[Refresh]:
-        """Take database files that changed on disk; every call of `locate` does, each file at most every 5 s."""
+        """Take database files that changed on disk; every call of `locate` does, each file at most every 5 s.
+
+        May run in another thread than `locate`: the view is replaced, never changed.
+        """
         now_s = self._now_s()
         results = [database.refresh(now_s) for database in (*self._countries, *self._networks)]
         if Refresh.RELOADED in results:
-            self._opinions.clear()
-            self._names = self._name_databases()
+            self._view = self._new_view()
         return results
 
     def databases(self, now: datetime) -> list[DatabaseInfo]:
@@ -115,31 +125,33 @@ class Locator:
         if isinstance(host, Name):
             outcome = self._resolver.cached(host.text)
             return None if outcome is None else self._judge_name(host, outcome, at)
-        addresses = (self._opinion(host.address),) if isinstance(host, Literal) else ()
-        evidence = Evidence(at, host, None, addresses, len(addresses), self._names)
+        view = self._view
+        addresses = (self._opinion(host.address, view),) if isinstance(host, Literal) else ()
+        evidence = Evidence(at, host, None, addresses, len(addresses), view.names)
         return judge(evidence, allow_reserved=self._allow_reserved)
 
     def _judge_name(self, host: Name, outcome: Outcome, at: str) -> Verdict:
+        view = self._view
         addresses: tuple[AddressEvidence, ...] = ()
         total = 0
         proxy: ProxyMatch | None = None
         if isinstance(outcome, Answer):
-            addresses = tuple(self._opinion(address) for address in choose_addresses(outcome.addresses))
+            addresses = tuple(self._opinion(address, view) for address in choose_addresses(outcome.addresses))
             total = len(outcome.addresses)
             names = (host.text, *(name.lower() for name in outcome.chain))
             proxy = next(filter(None, map(self._proxies.by_name, names)), None)
-        evidence = Evidence(at, host, outcome, addresses, total, self._names, proxy)
+        evidence = Evidence(at, host, outcome, addresses, total, view.names, proxy)
         return judge(evidence, allow_reserved=self._allow_reserved)
 
-    def _opinion(self, address: IPAddress) -> AddressEvidence:
-        known = self._opinions.get(address)
+    def _opinion(self, address: IPAddress, view: _View) -> AddressEvidence:
+        known = view.opinions.get(address)
         if known is not None:
-            self._opinions.move_to_end(address)
+            view.opinions.move_to_end(address)
             return known
         opinion = self._form_opinion(address)
-        self._opinions[address] = opinion
-        if len(self._opinions) > self._opinions_max:
-            self._opinions.popitem(last=False)
+        view.opinions[address] = opinion
+        if len(view.opinions) > self._opinions_max:
+            view.opinions.popitem(last=False)
         return opinion
 
     def _form_opinion(self, address: IPAddress) -> AddressEvidence:
@@ -162,11 +174,12 @@ class Locator:
             proxy,
         )
 
-    def _name_databases(self) -> tuple[DatabaseName, ...]:
-        return tuple(
+    def _new_view(self) -> _View:
+        names = tuple(
             DatabaseName.of(database.kind, database.type, database.build_date.date())
             for database in (*self._countries, *self._networks)
         )
+        return _View(names, OrderedDict())
 
     def _at(self) -> str:
         return datetime.fromtimestamp(self._now_s(), UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -81,8 +81,8 @@ class _MmdbFile:
 
     def _take(self, reader: maxminddb.Reader) -> None:
         metadata = reader.metadata()
-        self._reader = reader
-        self._ip_version = metadata.ip_version
+        # One attribute, set in one step: another thread may be looking something up.
+        self._open = (reader, metadata.ip_version)
         self.type = metadata.database_type
         self.build_date = datetime.fromtimestamp(metadata.build_epoch, UTC)
 
@@ -92,7 +92,10 @@ class _MmdbFile:
         return DatabaseInfo(self.path, self.kind, self.type, self.build_date, age_days, self.problem)
 
     def refresh(self, now_s: float) -> Refresh:
-        """Take the file anew when it changed; looks at most every 5 s. A file that is no good leaves the old one."""
+        """Take the file anew when it changed; looks at most every 5 s. A file that is no good leaves the old one.
+
+        May run in another thread than the lookups.
+        """
         if now_s - self._checked_s < _CHECK_EVERY_S:
             return Refresh.UNCHANGED
         self._checked_s = now_s
@@ -113,13 +116,14 @@ class _MmdbFile:
 
     def close(self) -> None:
         """Unmap the file; nothing can be looked up afterwards."""
-        self._reader.close()
+        self._open[0].close()
 
     def _record(self, address: IPAddress) -> Mapping[str, object]:
-        if address.version > self._ip_version:
+        reader, ip_version = self._open
+        if address.version > ip_version:
             return {}
         try:
-            record = self._reader.get(address)
+            record = reader.get(address)
         except maxminddb.InvalidDatabaseError:
             # The probes at opening cannot reach every record. One bad record is no reason to stop locating.
             self.problem = f"{self.path.name}: a record could not be read; the file is damaged"

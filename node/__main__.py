@@ -58,7 +58,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         route_library_logs(make_logger("warning", "text"))
         argv = sys.argv[1:]
     try:
-        return _run(argv, os.environ)
+        status = _run(argv, os.environ)
+        sys.stdout.flush()
     except OperatorError as error:
         print(f"hotline: {error.sentence.rstrip('.')}.", file=sys.stderr)
         return EXIT_OPERATOR
@@ -69,6 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         # Who reads our output (`head`, a pager) has seen enough. What is left in the buffer must go nowhere.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return _EXIT_BROKEN
+    return status
 
 
 def _run(argv: Sequence[str], environ: Mapping[str, str]) -> int:

@@ -167,9 +167,7 @@ def settled(statuses: Mapping[str, Status], sender_id: str) -> bool:
     return True
 
 
-def account(
-    expected: Expected, imported: Mapping[str, Any], statuses: Mapping[str, Status], sender_id: str
-) -> Account:
+def account(expected: Expected, imported: Mapping[str, Any], statuses: Mapping[str, Status], sender_id: str) -> Account:
     """Return the table and the checks, from what every node says once all is settled.
 
     `imported` is what the import said, `statuses` by node id.
@@ -190,7 +188,11 @@ def account(
         Line(Rank.CATEGORY, "Duplicates of an item already known", duplicates),
         Line(Rank.CATEGORY, "Not illegal: closed", _total(found, "closed")),
         Line(Rank.CATEGORY, "Waiting for qualification", found[Fate("waiting")]),
-        *_parts(Rank.CATEGORY, "Behind a relay, visible country not trusted: origin lookup", _details(found, "origin-lookup")),
+        *_parts(
+            Rank.CATEGORY,
+            "Behind a relay, visible country not trusted: origin lookup",
+            _details(found, "origin-lookup"),
+        ),
         *_parts(Rank.CATEGORY, "Not located", _details(found, "unlocated")),
         *_parts(Rank.CATEGORY, "Kept at home", _details(found, "kept")),
         *_parts(Rank.CATEGORY, "Delivered with receipt", delivered),

@@ -120,7 +120,9 @@ class NameServer:
             tcp = await asyncio.start_server(self._serve_tcp, LOOPBACK, 0)
             port = int(tcp.sockets[0].getsockname()[1])
             try:
-                udp, _ = await loop.create_datagram_endpoint(lambda: _Datagrams(self._zone), local_addr=(LOOPBACK, port))
+                udp, _ = await loop.create_datagram_endpoint(
+                    lambda: _Datagrams(self._zone), local_addr=(LOOPBACK, port)
+                )
             except OSError:
                 tcp.close()  # somebody else has this port for UDP
                 continue

@@ -290,7 +290,9 @@ def make_internet(seed: int, hosts: int, relay: Relay) -> Internet:
         "multicast": (0.01, _multicast),
         "this-machine": (0.01, _this_machine),
     }
-    made = {kind: tuple(make(maker) for _ in range(max(2, round(hosts * share)))) for kind, (share, make) in kinds.items()}
+    made = {
+        kind: tuple(make(maker) for _ in range(max(2, round(hosts * share)))) for kind, (share, make) in kinds.items()
+    }
     return Internet(held, made, {kind: share for kind, (share, _) in kinds.items()})
 
 

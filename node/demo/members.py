@@ -9,6 +9,7 @@ import socket
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -155,12 +156,10 @@ def _init(network: Network, member: Member, dns_port: int, settings: Mapping[str
 
 def serve(network: Network) -> None:
     """Start every hotline and wait until each is ready."""
-    for member in network.members:
-        network.start(member, "serve", service=True)
-    for member in network.members:
-        network.processes.wait_until(
-            lambda member=member: _is_ready(member), f"{member.node_id} to be ready", within_s=_SETUP_S
-        )
+    begun = [(member, network.start(member, "serve", service=True)) for member in network.members]
+    for member, process in begun:
+        network.processes.wait_until(partial(_is_ready, member), f"{member.node_id} to be ready", within_s=_SETUP_S)
+        process.ready = True
 
 
 def _is_ready(member: Member) -> bool:

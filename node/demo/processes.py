@@ -30,7 +30,7 @@ class Interrupted(Exception):  # noqa: N818 - names the fact
     """Somebody asked the demo to end."""
 
 
-class ProcessFailed(OperatorError):
+class ProcessFailed(OperatorError):  # noqa: N818 - names the fact
     """A process of the demo ended when it should not have, or not as it should have; the text shows its last lines."""
 
 
@@ -64,13 +64,18 @@ class StopRequest:
 
 @dataclass(slots=True)
 class Process:
-    """One process; `service` ones run until they are told to end. What it says on standard error is in `log`."""
+    """One process; a `service` runs until it is told to end, and is `ready` once it does its work.
+
+    What it says on standard error is in `log`. `reported`: somebody has been told already that it failed.
+    """
 
     name: str
     running: subprocess.Popen[bytes]
     log: Path
     output: IO[bytes]
     service: bool
+    ready: bool = False
+    reported: bool = False
 
     def last_lines(self) -> str:
         """Return the end of its log."""
@@ -130,6 +135,7 @@ class Processes:
         for process in self._started:
             if process.service and process.running.poll() is not None:
                 status = process.running.returncode
+                process.reported = True
                 raise ProcessFailed(f"{process.name} ended by itself, with status {status}:\n{process.last_lines()}")
 
     def end(self) -> list[str]:
@@ -163,11 +169,19 @@ def _end(processes: Sequence[Process]) -> list[str]:
             process.running.wait(_KILLED_S)
             problems.append(f"{process.name} did not end within {END_S:.0f} s and was killed.")
         else:
-            if process.service and status != 0:
+            if process.service and status not in _clean(process):
                 problems.append(f"{process.name} ended with status {status}:\n{process.last_lines()}")
         if process.running.stdin is not None:
             process.running.stdin.close()
     return problems
+
+
+def _clean(process: Process) -> set[int]:
+    """Return the exit statuses that are nothing to speak of."""
+    if process.reported:
+        return {process.running.returncode}
+    # One that is still starting has opened nothing and does not know the signal yet.
+    return {0} if process.ready else {0, -signal.SIGTERM}
 
 
 def end_database(folder: Path) -> bool:

@@ -42,6 +42,8 @@ _AGAIN_SHARE: Final = 0.12
 _RESPELLED_SHARE: Final = 0.6
 _NEW_HOST_SHARE: Final = 0.4
 _CLASSES: Final = (("baseline", 0.3), ("national", 0.28), ("not-illegal", 0.12), ("", 0.3))
+#: What becomes of items by the kind of verdict, where that names no hosting country; of the others: not located.
+_WITHOUT_COUNTRY: Final = {"proxied": "origin-lookup", "no-country": "kept"}
 _GRAVITY: Final = {"": 0, "not-illegal": 1, "national": 2, "baseline": 3}
 _DIRECTORIES: Final = ("gallery", "set", "thread", "upload", "p", "album")
 _CHANNELS: Final = ("public", "public", "public", "network", "own", "professional")
@@ -68,7 +70,7 @@ class Fate:
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """What has to come out of the file: rows, refused ones, reports, items, duplicates among them, fates of the rest."""
+    """What has to come out of the file: rows, refused ones, reports, items, duplicates in them, fates of the rest."""
 
     rows: int
     rejected: int
@@ -98,12 +100,8 @@ class Rules:
         hosting = host.hosting
         if classification == "not-illegal":
             return Fate("closed", "not-illegal")
-        if hosting.kind == "proxied":
-            return Fate("origin-lookup", hosting.reason or "")
-        if hosting.kind == "no-country":
-            return Fate("kept", hosting.reason or "")
         if hosting.country is None:
-            return Fate("unlocated", hosting.reason or "")
+            return Fate(_WITHOUT_COUNTRY.get(hosting.kind, "unlocated"), hosting.reason or "")
         if not classification:
             return Fate("waiting")
         if hosting.country == self.own:

@@ -18,8 +18,8 @@ from protocol.directory import NodeEntry
 
 #: After an unforeseen error a loop rests this long, so that it cannot spin.
 _REST_S = 1.0
-#: Applying steps aside for batches at the door at most so long for each round.
-_APPLY_DELAY_S = 0.5
+#: Locating and applying step aside for callers at the doors, at most so long for each round.
+_GIVE_WAY_S = 0.5
 
 
 class Jobs:
@@ -37,7 +37,7 @@ class Jobs:
         """Start every loop."""
         node, poll_s = self._node, self._node.settings.poll_s
         self._spawn(node.db.listen(node.signals.wake, stop=self._stop, retry_s=poll_s))
-        self._spawn(self._loop("locate", "locate", node.locating.run_once))
+        self._spawn(self._loop("locate", "locate", self._locate))
         self._spawn(self._loop("dispatch", "dispatch", lambda: node.dispatcher.run_once(node.directory())))
         self._spawn(self._loop("apply", "apply", self._apply))
         self._spawn(self._supervise_deliveries())
@@ -130,9 +130,14 @@ class Jobs:
 
         await self._survive("deliver", run)
 
+    async def _locate(self) -> int:
+        """Locate what is due. Who reports is answered first; then many items are located together."""
+        await self._node.give_way.turn(_GIVE_WAY_S)
+        return await self._node.locating.run_once()
+
     async def _apply(self) -> int:
-        """Apply what is stored. A receipt releases the sender, so it comes first; what it covers is safe and can wait."""
-        await self._node.give_way.turn(_APPLY_DELAY_S)
+        """Apply what is stored. A receipt releases the sender, so it comes first; what it covers is safe."""
+        await self._node.give_way.turn(_GIVE_WAY_S)
         return await self._node.applier.run_once(self._node.directory())
 
     async def _reroute(self) -> None:

@@ -30,7 +30,12 @@ def api_routes(node: Node, group_commit: GroupCommit) -> tuple[Route, ...]:
     """Return everything the API door serves, its documentation included."""
     routes = [
         *ReportsApi(
-            group_commit, node.clock.now, node.metrics, node.settings.api_body_bytes_max, node.settings.api_reports_max
+            group_commit,
+            node.give_way,
+            node.clock.now,
+            node.metrics,
+            node.settings.api_body_bytes_max,
+            node.settings.api_reports_max,
         ).routes(),
         *ItemsApi(node.db, node.store.vault, node.store.assessor(), node.store.prover(), node.clock.now).routes(),
         *HealthApi(node).routes(),

@@ -9,7 +9,7 @@ from typing import Any, Protocol, TypeAlias
 
 import asyncpg
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 #: What a caller catches when the database went away: the driver's, the pool's and the socket's ways of saying so.
@@ -89,7 +89,6 @@ class Database:
             driver_url(url),
             pool_size=pool_size,
             max_overflow=pool_size,
-            pool_pre_ping=True,
             connect_args={"timeout": 10, "command_timeout": 120},
         )
         self._observe = observe
@@ -103,16 +102,39 @@ class Database:
     async def transaction(self, name: str) -> AsyncIterator[Transaction]:
         """Yield one transaction that commits when the block ends and rolls back when it raises."""
         started = perf_counter()
-        async with self._engine.connect() as connection:
-            async with connection.begin():
-                # The dialect opens its transaction with the first statement; after it, the driver's own calls
-                # (COPY, unnest) are inside.
-                await connection.exec_driver_sql("SELECT set_config('application_name', $1, true)", (name,))
-                raw = await connection.get_raw_connection()
-                yield Transaction(connection, raw.driver_connection)
-                await self.before_commit(name)
+        connection = await self._begin(name)
+        try:
+            raw = await connection.get_raw_connection()
+            yield Transaction(connection, raw.driver_connection)
+            await self.before_commit(name)
+            await connection.commit()
             await self.after_commit(name)
+        finally:
+            await _close(connection)
         self._observe(name, perf_counter() - started)
+
+    async def _begin(self, name: str) -> AsyncConnection:
+        """Return a connection with an open transaction.
+
+        The dialect opens it with the first statement; after it, the driver's own calls (COPY, unnest) are inside. A
+        pooled connection that died unnoticed shows here, before anything was done, so another one is taken.
+        """
+        try:
+            return await self._begin_once(name)
+        except DBAPIError as error:
+            if not error.connection_invalidated:
+                raise
+            # Its whole pool was just thrown away, so the next connection is a new one.
+            return await self._begin_once(name)
+
+    async def _begin_once(self, name: str) -> AsyncConnection:
+        connection = await self._engine.connect()
+        try:
+            await connection.exec_driver_sql("SELECT set_config('application_name', $1, true)", (name,))
+        except BaseException:
+            await _close(connection)
+            raise
+        return connection
 
     async def before_commit(self, name: str) -> None:
         """The point where everything is written and nothing is durable; fault tests override it."""
@@ -173,6 +195,11 @@ class Database:
                 task.cancel()
             if not driver.is_closed():
                 await driver.remove_listener(NOTIFY_CHANNEL, heard)
+
+
+async def _close(connection: AsyncConnection) -> None:
+    """Give a connection back, what was not committed rolled back; also when the task is being cancelled."""
+    await asyncio.shield(asyncio.ensure_future(connection.close()))
 
 
 async def _wait(stop: asyncio.Event, seconds: float) -> None:

@@ -1,12 +1,16 @@
 """Fixtures of the fault tests: a French node that sends and a Dutch one that receives, as real processes."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import aiohttp
 import pytest
 
+from node.platform.embedded import EmbeddedPostgres
 from tests.faults.network import Network
+from tests.faults.relay import Relay
 from tests.faults.station import fixed_port
 from tests.world import World
 
@@ -22,10 +26,9 @@ _SETTINGS: dict[str, object] = {
 }
 
 
-@pytest.fixture
-def world(tmp_path: Path, new_database: Callable[[], str]) -> World:
-    """The files and databases of the two nodes."""
-    made = World(tmp_path, new_database)
+def make_world(folder: Path, new_database: Callable[[], str]) -> World:
+    """Make the files and databases of the two nodes."""
+    made = World(folder, new_database)
     for country in ("FR", "NL"):
         port = fixed_port()
         made.add(
@@ -38,9 +41,9 @@ def world(tmp_path: Path, new_database: Callable[[], str]) -> World:
     return made
 
 
-@pytest.fixture
-async def network(world: World) -> AsyncIterator[Network]:
-    """The two nodes, not started; what still runs at the end is killed."""
+@asynccontextmanager
+async def open_network(world: World) -> AsyncIterator[Network]:
+    """Yield the two nodes, not started; what still runs at the end is killed."""
     world.sign_directory()
     await world.create_field_keys()
     async with aiohttp.ClientSession() as session:
@@ -50,3 +53,41 @@ async def network(world: World) -> AsyncIterator[Network]:
         finally:
             await made.end()
     made.check_exempt_steps()
+
+
+@pytest.fixture
+def world(tmp_path: Path, new_database: Callable[[], str]) -> World:
+    """The files and databases of the two nodes."""
+    return make_world(tmp_path, new_database)
+
+
+@pytest.fixture
+async def network(world: World) -> AsyncIterator[Network]:
+    """The two nodes, not started."""
+    async with open_network(world) as made:
+        yield made
+
+
+@pytest.fixture
+async def relayed(world: World) -> AsyncIterator[tuple[Network, Relay]]:
+    """The two nodes, not started; the Dutch one is reached through a relay."""
+    nl = world.nodes[1]
+    relay = Relay(fixed_port(), [int(nl.settings.listen_peer.rsplit(":", 1)[1])])
+    nl.settings = replace(nl.settings, base_url=f"http://127.0.0.1:{relay.port}")
+    nl.entry["base_url"] = nl.settings.base_url
+    await relay.start()
+    try:
+        async with open_network(world) as made:
+            yield made, relay
+    finally:
+        await relay.close()
+
+
+@pytest.fixture
+def fragile(short_tmp: Path) -> Iterator[EmbeddedPostgres]:
+    """A PostgreSQL of this test's own, durable as in operation."""
+    server = EmbeddedPostgres.start(short_tmp / "db", {"max_connections": "60"})
+    try:
+        yield server
+    finally:
+        server.stop()

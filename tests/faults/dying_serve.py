@@ -1,10 +1,8 @@
-"""`hotline serve` that kills itself at a durable step on order, or waits there; used by the fault tests only.
+"""The node's serving process, which kills itself at a durable step on order, or waits there; for fault tests only.
 
-Run as `python -m tests.faults.dying_serve SETTINGS --trace FILE [--kill MOMENT:STEP:NTH] …`. Each durable step that
-passes becomes a line of the trace, so that a test knows which process did what.
+Each durable step that passes becomes a line of the trace, so that a test knows which process did what.
 """
 
-import argparse
 import asyncio
 import os
 import signal
@@ -21,7 +19,7 @@ from typing import Any
 
 import uvloop
 
-from node.clock import Clock, SystemClock
+from node.clock import SystemClock
 from node.errors import OperatorError
 from node.hotline.flows import locate
 from node.hotline.serve import serve
@@ -105,35 +103,37 @@ class ShiftedClock:
         return self._clock.monotonic()
 
 
-async def run(settings_file: Path, fate: Fate, clock: Clock) -> None:
-    """Serve until SIGTERM, or until the fate strikes."""
+@dataclass(frozen=True, slots=True)
+class Conditions:
+    """Under which a process serves: its settings file, its logs and trace, what it is to die or wait at, its clock."""
+
+    settings: Path
+    log: Path
+    trace: Path
+    kill: Order | None = None
+    hold: Order | None = None
+    clock_ahead_s: float = 0.0
+    lease_s: float = locate.LEASE_S
+
+
+async def _serve(under: Conditions) -> None:
+    fate = Fate(under.trace, under.kill, under.hold)
     asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, fate.go.set)
-    settings = load_settings(settings_file, {})
+    settings = load_settings(under.settings, {})
     log = make_logger(settings.log_level, settings.log_format)
     route_library_logs(log)
-    await serve(settings, clock=clock, log=log, make=partial(DyingDatabase, fate))
+    await serve(settings, clock=ShiftedClock(under.clock_ahead_s), log=log, make=partial(DyingDatabase, fate))
 
 
-def main() -> int:
-    """Read the arguments and serve; the exit status is that of `hotline serve`."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("settings", type=Path)
-    parser.add_argument("--trace", type=Path, required=True)
-    parser.add_argument("--kill", type=Order.parse)
-    parser.add_argument("--hold", type=Order.parse)
-    parser.add_argument("--clock-ahead-s", type=float, default=0.0)
-    parser.add_argument("--lease-s", type=float, default=locate.LEASE_S)
-    arguments = parser.parse_args()
+def run(under: Conditions) -> None:
+    """Be the process: serve until SIGTERM, or until fate strikes. Exit status 2 when the start makes no sense."""
+    with under.log.open("ab") as file:
+        os.dup2(file.fileno(), sys.stdout.fileno())
+        os.dup2(file.fileno(), sys.stderr.fileno())
     # A lease outlives its dead worker by minutes; a test has seconds.
-    vars(locate)["LEASE_S"] = arguments.lease_s
-    fate = Fate(arguments.trace, arguments.kill, arguments.hold)
+    vars(locate)["LEASE_S"] = under.lease_s
     try:
-        uvloop.run(run(arguments.settings, fate, ShiftedClock(arguments.clock_ahead_s)))
+        uvloop.run(_serve(under))
     except OperatorError as error:
         sys.stderr.write(f"{error.sentence}\n")
-        return 1
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+        sys.exit(2)

@@ -65,9 +65,7 @@ async def held(station: Station, peer: str) -> Log:
             peer,
         )
         assert head is not None, f"{station.id} holds no stream of {peer}"
-        rows = await tx.fetch(
-            "SELECT idx, leaf_hash, record_enc FROM inbox WHERE stream = $1 ORDER BY idx", head["id"]
-        )
+        rows = await tx.fetch("SELECT idx, leaf_hash, record_enc FROM inbox WHERE stream = $1 ORDER BY idx", head["id"])
         batches = await tx.fetch(
             "SELECT first, size, edge_before, receipt FROM inbound_batches WHERE stream = $1 ORDER BY size", head["id"]
         )
@@ -101,8 +99,8 @@ async def check_stream(sender: Station, receiver: Station, directory: Directory)
     assert ours.leaves == theirs.leaves == tuple(leaf_hash(record) for record in ours.records)
     assert ours.edge == theirs.edge == Edge.EMPTY.extend(ours.leaves)
     # What the sender keeps is what the receiver gave, byte for byte, up to the end of the stream.
-    assert ours.receipts.items() <= theirs.receipts.items()
-    assert max(ours.receipts) == max(theirs.receipts) == ours.size
+    assert ours.receipts == theirs.receipts, (sorted(ours.receipts), sorted(theirs.receipts))
+    assert max(ours.receipts) == ours.size
     for size, note in theirs.receipts.items():
         _check_receipt(note, StreamId(sender.id, receiver.id, _EPOCH), ours.leaves[:size], directory)
     return [parse_record(record) for record in ours.records]

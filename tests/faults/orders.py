@@ -21,16 +21,6 @@ class Order:
     step: str
     nth: int = 1
 
-    def __str__(self) -> str:
-        """Return the order as it stands on the command line."""
-        return f"{self.moment}:{self.step}:{self.nth}"
-
-    @classmethod
-    def parse(cls, text: str) -> "Order":
-        """Return the order that a command line names; ValueError for anything else."""
-        moment, step, nth = text.split(":")
-        return cls(Moment(moment), step, int(nth))
-
 
 def both_sides(*steps: str) -> tuple[Order, ...]:
     """Return the orders to die before and after the next commit of each step."""

@@ -2,18 +2,20 @@
 
 import asyncio
 import json
+import multiprocessing
+import os
 import secrets
 import signal
 import socket
-import sys
-from asyncio.subprocess import Process
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, fields
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 
+from node.hotline.flows.locate import LEASE_S
 from node.hotline.store.apikeys import ApiKeys
 from node.hotline.store.status import read_status
 from node.hotline.store.vault import Vault, load_vault
@@ -21,10 +23,10 @@ from node.platform.apikeys import Role, new_api_key
 from node.platform.database import Database
 from node.platform.fieldcrypto import MasterKey
 from node.settings import Settings, write_settings
+from tests.faults.dying_serve import Conditions, run
 from tests.faults.orders import Order
 from tests.world import TestNode
 
-_ROOT = Path(__file__).parents[2]
 #: How long a test waits for anything; generous, since other tests share the machine.
 LIMIT_S = 60.0
 _STEP_S = 0.03
@@ -56,17 +58,24 @@ def fixed_port() -> int:
         return port
 
 
+#: Processes are forked from one that has imported the program already: a start takes a tenth of the time.
+_NURSERY = multiprocessing.get_context("forkserver")
+_NURSERY.set_forkserver_preload(["tests.faults.dying_serve"])
+
+
 @dataclass(slots=True)
 class Worker:
     """One process that serves the node."""
 
-    process: Process
+    process: "multiprocessing.process.BaseProcess"
     order: Order | None
 
     @property
     def pid(self) -> int:
         """The id of the process."""
-        return self.process.pid
+        pid = self.process.pid
+        assert pid is not None
+        return pid
 
     def kill(self) -> None:
         """End it as `kill -9` does."""
@@ -74,7 +83,7 @@ class Worker:
 
     def go(self) -> None:
         """End its wait at the step where it was ordered to hold."""
-        self.process.send_signal(signal.SIGUSR1)
+        os.kill(self.pid, signal.SIGUSR1)
 
     def terminate(self) -> None:
         """Ask it to end."""
@@ -82,8 +91,14 @@ class Worker:
 
     async def ended(self, limit_s: float = LIMIT_S) -> int:
         """Return its exit status, or minus the signal that ended it."""
-        async with asyncio.timeout(limit_s):
-            return await self.process.wait()
+
+        async def gone() -> bool:
+            return self.process.exitcode is not None
+
+        await until(gone, "the process ends", limit_s=limit_s)
+        status = self.process.exitcode
+        assert status is not None
+        return status
 
 
 @dataclass(slots=True)
@@ -104,14 +119,9 @@ class Station:
         db = Database(node.settings.database_url, pool_size=2)
         made = cls(node, node.settings, node.settings.data_dir, db, session)
         key = new_api_key()
-        await ApiKeys(db).add(key, "feeder", frozenset({Role.ADMIN, Role.INTAKE}), made._now())
+        await ApiKeys(db).add(key, "feeder", frozenset({Role.ADMIN, Role.INTAKE}), datetime.now(UTC))
         made.key = key.text
         return made
-
-    def _now(self) -> Any:
-        from datetime import UTC, datetime  # noqa: PLC0415
-
-        return datetime.now(UTC)
 
     @property
     def id(self) -> str:
@@ -139,27 +149,18 @@ class Station:
         kill: Order | None = None,
         hold: Order | None = None,
         clock_ahead_s: float = 0.0,
-        lease_s: float | None = None,
+        lease_s: float = LEASE_S,
         settings: Mapping[str, object] | None = None,
     ) -> Worker:
         """Start a worker; `settings` are those in which it differs from the node's."""
         path = self.folder / f"worker{len(self.workers)}.toml"
         values = {one.name: getattr(self.settings, one.name) for one in fields(Settings) if one.name != "master_key"}
         write_settings(path, {**values, **(settings or {})})
-        arguments = [str(path), "--trace", str(self.trace), "--clock-ahead-s", str(clock_ahead_s)]
-        for name, value in (("--kill", kill), ("--hold", hold), ("--lease-s", lease_s)):
-            arguments += [] if value is None else [name, str(value)]
-        with self.log.open("ab") as log:
-            process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-m",
-                "tests.faults.dying_serve",
-                *arguments,
-                cwd=_ROOT,
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-            )
+        under = Conditions(
+            path, self.log, self.trace, kill=kill, hold=hold, clock_ahead_s=clock_ahead_s, lease_s=lease_s
+        )
+        process = _NURSERY.Process(target=run, args=(under,), name=f"{self.id} {kill or hold or ''}", daemon=True)
+        await asyncio.to_thread(process.start)
         worker = Worker(process, kill)
         self.workers.append(worker)
         return worker
@@ -180,7 +181,7 @@ class Station:
         """Wait until the worker died where it was ordered to, and nowhere else."""
         try:
             status = await worker.ended()
-        except TimeoutError:
+        except AssertionError:
             raise AssertionError(f"{self.id} never came to {worker.order}\n{self.tail()}") from None
         assert status == -signal.SIGKILL, f"{self.id} ended with {status} under {worker.order}\n{self.tail()}"
         assert worker.order is not None
@@ -197,10 +198,10 @@ class Station:
     async def end(self) -> None:
         """Kill what still runs, and collect it."""
         for worker in self.workers:
-            if worker.process.returncode is None:
-                worker.kill()
+            worker.kill()
         for worker in self.workers:
             await worker.ended()
+            worker.process.close()
         await self.db.close()
 
     def steps(self) -> list[tuple[int, str, str]]:
@@ -235,7 +236,7 @@ class Station:
     async def status(self) -> dict[str, Any]:
         """Return what `hotline status` reads, straight from the database."""
         async with self.db.transaction("test.status") as tx:
-            return await read_status(tx, self._now())
+            return await read_status(tx, datetime.now(UTC))
 
     async def told(self) -> dict[str, Any]:
         """Return what the running node's API says of its status."""

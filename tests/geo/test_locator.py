@@ -1,5 +1,6 @@
 """Hosts in, verdicts out, on a real DNS server and real files."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -195,4 +196,15 @@ async def test_old_and_broken_files_are_warned_of(tmp_path: Path) -> None:
 async def test_opinions_in_memory_are_bounded(tmp_path: Path) -> None:
     async with bench(tmp_path, opinions_max=10) as b:
         await b.locator.locate([f"192.0.2.{i}" for i in range(100)])
-        assert len(b.locator._opinions) == 10
+        assert len(b.locator._view.opinions) == 10
+
+
+async def test_files_may_be_looked_at_in_another_thread(tmp_path: Path) -> None:
+    async with bench(tmp_path) as b:
+        before = await b.one("fr.example")
+        view = b.locator._view
+        write_country(tmp_path / "country.mmdb", {"192.0.2.0/24": "DE", "2001:db8::/32": "DE"}, built=BUILT)
+        b.clock.now += 6
+        assert await asyncio.to_thread(b.locator.refresh) == [Refresh.RELOADED, Refresh.UNCHANGED]
+        assert view.opinions, "who holds the old view keeps it whole"
+        assert (before.country, (await b.one("fr.example")).country) == ("FR", "DE")

@@ -122,7 +122,7 @@ def test_a_replaced_file_is_taken_when_it_is_looked_at(tmp_path: Path) -> None:
 def test_a_lookup_in_flight_keeps_its_reader(tmp_path: Path) -> None:
     path = write_country(tmp_path / "c.mmdb", {"192.0.2.0/24": "FR"}, built=BUILT)
     database = CountryDatabase(path)
-    in_flight = database._reader
+    in_flight, _ = database._open
     write_country(path, {"192.0.2.0/24": "NL"}, built=BUILT)
     assert database.refresh(0.0) is Refresh.RELOADED
     assert in_flight.get("192.0.2.1") == {"country": {"iso_code": "FR"}, "registered_country": {"iso_code": "FR"}}

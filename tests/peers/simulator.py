@@ -6,6 +6,7 @@ request. Its other half, which takes batches, is `tests.peers.inbox`.
 
 import asyncio
 import base64
+import io
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -279,7 +280,7 @@ class PeerSimulator:
             request.method,
             URL(request.target_uri, encoded=True),
             headers=request.headers,
-            data=pieces() if chunked else (request.body or None),
+            data=pieces() if chunked else io.BytesIO(request.body),
             allow_redirects=False,
         ) as answer:
             body = await answer.read()

@@ -12,6 +12,9 @@ from node.platform.database import DATABASE_ERRORS
 class IntakeUnavailable(Exception):  # noqa: N818 - says what is the case, for the answer 503
     """The store did not take the reports; nothing was written and the caller may send them again."""
 
+#: While one commit waits for the disk, the next is prepared; more would only make the groups smaller.
+_COMMITS_MAX = 3
+
 
 @dataclass(frozen=True, slots=True)
 class _Waiting:
@@ -28,7 +31,7 @@ class GroupCommit:
         self._reports_max = reports_max
         self._waiting: deque[_Waiting] = deque()
         self._places = asyncio.Semaphore(waiting_max)
-        self._task: asyncio.Task[None] | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
 
     async def submit(self, submissions: Sequence[Submission]) -> list[Taken]:
         """Return what became of each report, once all of them are committed.
@@ -43,14 +46,19 @@ class GroupCommit:
 
     async def finish(self) -> None:
         """Wait until everything submitted is committed or refused."""
-        while self._task is not None and not self._task.done():
-            await asyncio.wait([self._task])
+        while self._tasks:
+            await asyncio.wait(self._tasks)
 
     def _start(self) -> None:
-        if self._waiting and (self._task is None or self._task.done()):
-            self._task = asyncio.create_task(self._drain())
-            # After an unforeseen error, those who came behind it must not wait for the next request to be served.
-            self._task.add_done_callback(lambda _: self._start())
+        if self._waiting and len(self._tasks) < _COMMITS_MAX:
+            task = asyncio.create_task(self._drain())
+            self._tasks.add(task)
+            task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        # After an unforeseen error, those who came behind it must not wait for the next request to be served.
+        self._start()
 
     async def _drain(self) -> None:
         while self._waiting:

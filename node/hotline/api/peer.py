@@ -22,12 +22,15 @@ from node.platform.web import read_body
 from protocol.directory import Directory
 from protocol.errors import ProtocolError
 from protocol.keys import PublicKey, SigningKey
+from protocol.merkle import TREE_SIZE_MAX
 from protocol.profile import Request, Response, Verified, combine_headers, sign_response, verify_request
 
 BATCH_TYPE = "application/vnd.hx.batch"
 NOTE_TYPE = "text/plain; charset=utf-8"
 JSON_TYPE = "application/json"
 VERSIONS = ("1.0",)
+#: Epochs are counted in a column of four bytes.
+_EPOCH_MAX = 2**31 - 1
 _NOT_MEMBERS = frozenset({"suspended", "left"})
 _ISS = Parameter("iss", str, "The node whose stream it is.", example="fr.hotline.example")
 _EPOCH = Parameter("epoch", int, "The epoch of the stream, from 1.", example="1")
@@ -163,7 +166,8 @@ class PeerApi:
             raise ProtocolError("too-large", f"a request holds at most {self.body_bytes_max} bytes") from None
         request = _request(call.request, self.base_url, body)
         peer, verified = self._verify(request)
-        iss, epoch, first = call.parameters["iss"], call.parameters["epoch"], call.parameters["first"]
+        iss, epoch = call.parameters["iss"], _number(call, "epoch", low=1, high=_EPOCH_MAX)
+        first = _number(call, "first", low=0, high=TREE_SIZE_MAX)
 
         async def held() -> int:
             async with self.db.transaction("receive.turn") as tx:
@@ -202,8 +206,10 @@ class PeerApi:
     async def _receipt(self, call: Call) -> web.Response:
         """The stored receipt that covers an index, byte for byte."""
         peer = await self._own_stream(call)
+        epoch = _number(call, "epoch", low=1, high=_EPOCH_MAX)
+        index = _number(call, "index", low=0, high=TREE_SIZE_MAX)
         async with self.db.transaction("peer.read") as tx:
-            note = await inbound.receipt_for(tx, peer, call.parameters["epoch"], call.parameters["index"])
+            note = await inbound.receipt_for(tx, peer, epoch, index)
         return _nothing() if note is None else _note(note)
 
     async def _own_stream(self, call: Call) -> str:
@@ -238,6 +244,14 @@ class PeerApi:
 def _request(http: web.Request, base_url: str, body: bytes) -> Request:
     """The request as the signer saw it: the configured base address, never the Host header (PROTOCOL section 4)."""
     return Request(http.method, base_url.rstrip("/") + http.raw_path, combine_headers(http.headers.items()), body)
+
+
+def _number(call: Call, name: str, *, low: int, high: int) -> int:
+    """Return a number of the path; raises ProtocolError for one that no stream can have and no column holds."""
+    value: int = call.parameters[name]
+    if not low <= value <= high:
+        raise ProtocolError("malformed", f"this is not a number from {low} to {high}", field=name)
+    return value
 
 
 def _note(note: bytes, *, credit: int | None = None) -> web.Response:

@@ -14,6 +14,7 @@ from node.hotline.domain.schema import BatchIn, IntakeRefused, ReportIn, decode_
 from node.hotline.flows.intake import ReferenceConflicts, Submission, Taken
 from node.platform.apikeys import Role
 from node.platform.apiproblems import CONFLICT, INVALID, UNAVAILABLE, ApiProblem, FieldFault
+from node.platform.giveway import GiveWay
 from node.platform.routes import Answer, Body, Call, Route
 from node.platform.telemetry import Metrics
 from node.platform.web import read_body
@@ -49,6 +50,7 @@ class ReportsApi:
     """What the door works with."""
 
     group_commit: GroupCommit
+    give_way: GiveWay
     clock_now: Callable[[], datetime]
     metrics: Metrics
     body_bytes_max: int
@@ -89,7 +91,7 @@ class ReportsApi:
         ]
 
     async def _post(self, call: Call) -> web.StreamResponse:
-        with self.metrics.intake_seconds.time():
+        with self.give_way.answering(), self.metrics.intake_seconds.time():
             raw = await read_body(call.request, self.body_bytes_max)
             reports, is_batch = self._checked(raw)
             submitter = "api:" + (call.caller.key_id if call.caller is not None else "")

@@ -10,9 +10,11 @@ from typing import Any, NoReturn, TypeVar
 from uuid import UUID
 
 from node.clock import Clock
-from node.errors import OperatorError
+from node.errors import OperatorError, SettingError
 from node.platform.telemetry import withhold
 from node.settings import DEFAULT_FILE, FILE_VARIABLE, Settings, load_settings
+from protocol.errors import ProtocolError
+from protocol.note import SignatureType, parse_vkey
 
 try:
     from uvloop import new_event_loop as _fast_loop
@@ -46,7 +48,14 @@ class Context:
 
     def settings(self) -> Settings:
         """Return the checked settings; raises OperatorError."""
-        return load_settings(self.settings_file, self.environ)
+        try:
+            return load_settings(self.settings_file, self.environ)
+        except SettingError as error:
+            path = self.settings_path()
+            if path.exists():
+                raise
+            reason = f"there is no settings file {path}, `hotline init` writes one"
+            raise OperatorError(f"{error.sentence.rstrip('.')}; {reason}.") from None
 
     def settings_path(self) -> Path:
         """Return where the settings file is, or would be."""
@@ -66,6 +75,18 @@ def parse_id(text: str, what: str) -> UUID:
         raise OperatorError(
             f"That is not the id of {what}: an id looks like 0192f7a0-0000-7000-8000-000000000001."
         ) from None
+
+
+def check_authority(text: str) -> None:
+    """Refuse, with OperatorError, what is no verifier key that a directory can be signed by."""
+    try:
+        fits = parse_vkey(text).sig_type is SignatureType.ED25519
+    except ProtocolError:
+        fits = False
+    if not fits:
+        raise OperatorError(
+            "Option --authority is not a verifier key as `hotline directory new-authority` prints it; was it cut?"
+        )
 
 
 def check_folder(path: Path) -> None:

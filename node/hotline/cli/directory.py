@@ -13,9 +13,9 @@ import msgspec
 
 from node.clock import rfc3339
 from node.errors import OperatorError
-from node.hotline.cli.command import Context, check_folder
+from node.hotline.cli.command import Context, check_authority, check_folder
 from node.hotline.cli.files import read_bounded, write_whole
-from node.hotline.cli.table import console, duration, table
+from node.hotline.cli.table import duration, show_table
 from node.platform.keyfiles import read_key, write_secret
 from node.platform.membership import read_directory
 from protocol.directory import (
@@ -153,6 +153,7 @@ def _show(arguments: Namespace, context: Context) -> int:
         directory = _unverified(path)
         signature = "NOT CHECKED (--authority VKEY checks it)"
     else:
+        check_authority(arguments.authority)
         directory, _ = read_directory(path, arguments.authority)
         signature = "valid"
     age = duration((context.clock.now() - directory.issued_at).total_seconds())
@@ -170,7 +171,7 @@ def _show(arguments: Namespace, context: Context) -> int:
         for node in directory.nodes.values()
     ]
     columns = ("node", "name", "countries", "host", "state", "weight #", "keys #")
-    console().print(table("Members", columns, rows))
+    show_table("Members", columns, rows)
     print(f"Mandated where there is no hotline: {', '.join(directory.mandated) or 'none'}.")
     print(f"Desk for disputes: {directory.desk or 'none'}.")
     return 0

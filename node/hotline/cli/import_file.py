@@ -49,6 +49,8 @@ def run(arguments: Namespace, context: Context) -> int:
     submitter = arguments.submitter
     if not 1 <= len(submitter) <= _SUBMITTER_CHARS_MAX or not submitter.isprintable():
         raise OperatorError(f"The submitter's name has 1 to {_SUBMITTER_CHARS_MAX} printable characters.")
+    if arguments.file == "-" and sys.stdin.isatty():
+        raise OperatorError("Standard input is the terminal: give a file, or pipe one in.")
     stream, name, size = open_source(arguments.file)
     with stream:
         rejects = _rejects(arguments, name)
@@ -117,6 +119,8 @@ class _Bar:
 
     def update(self, rows: int, bytes_read: int) -> None:
         """Show rows committed and bytes read so far."""
+        # The first call comes when the store is open and the first rows are read: only from there on it counts.
+        self._progress.start_task(self._task)
         elapsed_s = self._progress.tasks[0].elapsed or 0.0
         rate = f"{rows / elapsed_s:,.0f}" if elapsed_s else "-"
         self._progress.update(self._task, completed=bytes_read, rows=f"{rows:,}", rate=rate)
@@ -133,7 +137,7 @@ def _bar(size: int | None, *, shown: bool) -> Iterator[_Bar]:
     )
     # Standard output is for the counts.
     with Progress(*columns, console=Console(file=sys.stderr), disable=not shown) as progress:
-        yield _Bar(progress, progress.add_task("import", total=size, rows="0", rate="-"))
+        yield _Bar(progress, progress.add_task("import", total=size or None, start=False, rows="0", rate="-"))
 
 
 def _words(result: ImportResult) -> str:

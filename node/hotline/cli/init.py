@@ -61,7 +61,11 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--country", action="append", metavar="CC", help="country the hotline is competent for; may be repeated"
     )
     database = parser.add_mutually_exclusive_group()
-    database.add_argument("--database-url", metavar="TEXT", help="address of an empty PostgreSQL database")
+    database.add_argument(
+        "--database-url",
+        metavar="TEXT",
+        help="address of an empty PostgreSQL database; better in HOTLINE_DATABASE_URL if it holds a password",
+    )
     database.add_argument("--embedded", action="store_true", help="run a private PostgreSQL in the data folder instead")
     parser.add_argument(
         "--dns-server",
@@ -281,14 +285,15 @@ def _write_files(plan: _Plan, context: Context) -> None:
     settings = plan.settings
     try:
         settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if plan.makes_master:
+            create_master_key(settings.master_key_file)
+        keys = create_node_keys(settings.keys_dir, now)
+        entry = descriptor(settings, keys, name=plan.name, contact=plan.contact, weight=plan.weight)
+        write_secret(plan.descriptor, entry)
+        write_settings(plan.path, plan.values)
     except OSError as error:
-        raise OperatorError(f"The folder {settings.data_dir} cannot be made ({error.strerror}).") from None
-    if plan.makes_master:
-        create_master_key(settings.master_key_file)
-    keys = create_node_keys(settings.keys_dir, now)
-    entry = descriptor(settings, keys, name=plan.name, contact=plan.contact, weight=plan.weight)
-    write_secret(plan.descriptor, entry)
-    write_settings(plan.path, plan.values)
+        # Here, and not where errors of this kind are the database's.
+        raise OperatorError(f"The files cannot be written ({error.strerror}).") from None
 
 
 def _say_next(plan: _Plan) -> None:

@@ -11,7 +11,7 @@ from node.clock import rfc3339
 from node.errors import OperatorError
 from node.hotline.cli.command import Context, check_folder
 from node.hotline.cli.opening import opened_store
-from node.hotline.cli.table import console, table
+from node.hotline.cli.table import show_table
 from node.hotline.store.apikeys import ApiKeys
 from node.hotline.store.vault import rotate_master
 from node.platform.apikeys import ApiKeyRow, NewApiKey, Role, new_api_key
@@ -82,7 +82,7 @@ def _show(_arguments: Namespace, context: Context) -> int:
         (each.use.value, each.key.algorithm.value, each.key.public().thumbprint(), rfc3339(each.created))
         for each in keys.stored
     ]
-    console().print(table(f"Signing keys in {settings.keys_dir}", ("use", "algorithm", "thumbprint", "made"), rows))
+    show_table(f"Signing keys in {settings.keys_dir}", ("use", "algorithm", "thumbprint", "made"), rows)
     source = "the environment" if settings.master_key else str(settings.master_key_file)
     print(f"Master key {master.id}, from {source}.")
     return 0
@@ -113,7 +113,7 @@ def _api_list(_arguments: Namespace, context: Context) -> int:
         (row.key_id, row.name, ", ".join(sorted(row.roles)), "in use" if row.counts_at(now) else "ended")
         for row in context.run(_api_keys(context))
     ]
-    console().print(table("API keys", ("id", "name", "roles", "state"), rows))
+    show_table("API keys", ("id", "name", "roles", "state"), rows)
     return 0
 
 
@@ -156,7 +156,7 @@ async def _rotate_master(context: Context, path: Path) -> tuple[int, bool]:
     async with opened_store(context) as store:
         settings = store.settings
         old = MasterKey.load(settings)
-        create_master_key(path)
+        _create(path)
         try:
             new = MasterKey.load(replace(settings, master_key="", master_key_file=path))
             async with store.db.transaction("keys.rotate-master") as tx:
@@ -171,3 +171,11 @@ async def _rotate_master(context: Context, path: Path) -> tuple[int, bool]:
                 f"in {path}, since either may be the one that counts; `hotline status` works with that one only."
             ) from None
     return count, bool(settings.master_key)
+
+
+def _create(path: Path) -> None:
+    try:
+        create_master_key(path)
+    except OSError as error:
+        # Here, and not where errors of this kind are the database's.
+        raise OperatorError(f"{path} cannot be written ({error.strerror}).") from None

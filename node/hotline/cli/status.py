@@ -12,7 +12,7 @@ from node.errors import OperatorError
 from node.hotline.assembly import open_locator
 from node.hotline.cli.command import Context
 from node.hotline.cli.opening import opened_store
-from node.hotline.cli.table import console, duration, table
+from node.hotline.cli.table import duration, show_table
 from node.hotline.store.status import read_status
 from node.platform.membership import read_directory
 from node.settings import Settings
@@ -62,6 +62,10 @@ async def _read(context: Context) -> dict[str, Any]:
         warnings.append(
             f"{stored['equivocations']} proofs that a peer told two stories are stored; tell the network's desk"
         )
+    for peer in stored["peers"]:
+        if peer["clock_skew_s"]:
+            ahead = duration(peer["clock_skew_s"])
+            warnings.append(f"The clock of {peer['peer']} is {ahead} ahead of ours; one of the two is wrong")
     return {
         "node": settings.node_id,
         "time": rfc3339(now),
@@ -121,17 +125,16 @@ def show_databases(databases: Iterable[Mapping[str, Any]]) -> None:
     rows = [
         [each["file"], each["kind"], each["type"], each["built"][:10], f"{each['age_days']} d"] for each in databases
     ]
-    console().print(table("Geolocation files", ("file", "kind", "type", "built", "age"), rows))
+    show_table("Geolocation files", ("file", "kind", "type", "built", "age"), rows)
 
 
 def _show(status: Mapping[str, Any]) -> None:
-    out = console()
     print(f"Node {status['node']} at {status['time']}\n")
     queues = status["queues"]
     known = [(name, _QUEUES.get(name, ""), queues[name]) for name in (*_QUEUES, *sorted(set(queues) - set(_QUEUES)))]
-    out.print(table("Queues", ("queue", "what waits", "items #"), known))
+    show_table("Queues", ("queue", "what waits", "items #"), known)
     if status["items"]:
-        out.print(table("Items", ("state", "items #", "reasons", "hosting countries"), _items(status["items"])))
+        show_table("Items", ("state", "items #", "reasons", "hosting countries"), _items(status["items"]))
     _show_streams(status)
     columns = ("peer", "last heard", "last reached", "failures #", "next try in", "last problem", "clock ahead by")
     peers = [
@@ -147,7 +150,7 @@ def _show(status: Mapping[str, Any]) -> None:
         for peer in status["peers"]
     ]
     if peers:
-        out.print(table("Peers", columns, peers))
+        show_table("Peers", columns, peers)
     show_databases(status["databases"])
     directory = status["directory"]
     if directory is not None:
@@ -182,12 +185,11 @@ def _top(counted: Counter[str]) -> str:
 
 
 def _show_streams(status: Mapping[str, Any]) -> None:
-    out = console()
     sent = [
         (row["peer"], row["epoch"], row["written"], row["receipted"], row["refused"]) for row in status["streams_out"]
     ]
     if sent:
-        out.print(table("Streams to peers", ("peer", "epoch #", "written #", "receipted #", "refused #"), sent))
+        show_table("Streams to peers", ("peer", "epoch #", "written #", "receipted #", "refused #"), sent)
     held = [(row["peer"], row["epoch"], row["held"], row["applied"], row["refused"]) for row in status["streams_in"]]
     if held:
-        out.print(table("Streams from peers", ("peer", "epoch #", "held #", "applied #", "refused #"), held))
+        show_table("Streams from peers", ("peer", "epoch #", "held #", "applied #", "refused #"), held)

@@ -12,21 +12,18 @@ _PIPE_COLUMNS = 160
 _STEPS = ((60, "s"), (60, "min"), (24, "h"))
 
 
-def console() -> Console:
-    """Return the console of standard output as it is now."""
-    width = None if sys.stdout.isatty() else _PIPE_COLUMNS
-    return Console(file=sys.stdout, width=width, markup=False, emoji=False, highlight=False)
-
-
-def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:
-    """Return a table; a column whose name ends in ` #` is one of numbers, and None is shown as a dash."""
-    made = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+def show_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Print a table; a column whose name ends in ` #` is one of numbers, and None is shown as a dash."""
+    shown = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, show_edge=False)
     for name in columns:
         number = name.endswith(" #")
-        made.add_column(name.removesuffix(" #"), justify="right" if number else "left", overflow="fold")
+        shown.add_column(name.removesuffix(" #"), justify="right" if number else "left", overflow="fold")
     for row in rows:
-        made.add_row(*("-" if cell is None else _text(cell) for cell in row))
-    return made
+        shown.add_row(*("-" if cell is None else _text(cell) for cell in row))
+    width = None if sys.stdout.isatty() else _PIPE_COLUMNS
+    console = Console(file=sys.stdout, width=width, markup=False, emoji=False, highlight=False)
+    console.print(shown)
+    console.print()
 
 
 def duration(seconds: float | None) -> str | None:

@@ -4,7 +4,7 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import Final
 
-from node.hotline.cli.command import Context
+from node.hotline.cli.command import Context, check_authority
 from node.hotline.cli.files import read_bounded
 from node.platform.membership import read_directory
 from protocol.evidence import EvidenceInvalid, verify_evidence
@@ -28,6 +28,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(arguments: Namespace, _context: Context) -> int:
     """Verify; raises OperatorError when the file or the directory cannot be read at all."""
+    check_authority(arguments.authority)
     directory, _ = read_directory(Path(arguments.directory), arguments.authority)
     proof = read_bounded(Path(arguments.file), TLOG_PROOF_BYTES_MAX, "The proof file")
     try:

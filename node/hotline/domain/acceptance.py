@@ -3,8 +3,11 @@
 from dataclasses import dataclass
 from datetime import datetime
 
+import msgspec
+
 from node.hotline.domain.urls import ReportedUrl, UrlRefused, parse_reported_url
 from protocol.bodies import ReportBody
+from protocol.codes import RecordType
 from protocol.directory import Directory
 from protocol.errors import ProtocolError
 from protocol.record import Record, check_addressing, parse_record
@@ -25,13 +28,18 @@ class Judged:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """A record refused for good, and why; `record_id` where it could be read."""
+    """A record refused for good, and why; `record_id` where it could be read.
+
+    `told` is whether its sender hears of it: never of an outcome, or two nodes that cannot read each other's outcomes
+    would answer each other for ever.
+    """
 
     idx: int
     record_id: str | None
     code: str
     field: str | None
     detail: str
+    told: bool = True
 
 
 def judge(idx: int, raw: bytes, *, iss: str, aud: str, directory: Directory, now: datetime) -> Judged | Refused:
@@ -54,7 +62,19 @@ def judge(idx: int, raw: bytes, *, iss: str, aud: str, directory: Directory, now
         _check_competence(record.body, aud, directory)
         return Judged(idx, record, _url(record.body.url, "body.url"), record.body.referrer)
     except ProtocolError as error:
-        return Refused(idx, record_id, error.code, error.field, error.detail)
+        return Refused(idx, record_id, error.code, error.field, error.detail, told=not _claims_outcome(raw))
+
+
+class _Type(msgspec.Struct):
+    type: str
+
+
+def _claims_outcome(raw: bytes) -> bool:
+    """Whether a record that may break any rule calls itself an outcome."""
+    try:
+        return msgspec.json.decode(raw, type=_Type).type == RecordType.OUTCOME
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return False
 
 
 def _check_handling(record: Record, now: datetime) -> None:

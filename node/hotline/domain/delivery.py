@@ -5,9 +5,14 @@ from dataclasses import dataclass
 
 #: Never smaller than this, so that a peer with little credit still makes progress.
 BATCH_RECORDS_MIN = 1
-_HALVE_AFTER = frozenset({"too-large", "over-quota"})
+_MAY_SHRINK = frozenset({"too-large", "over-quota", "maintenance"})
 #: Problems that no retry of ours mends; asked again only at the cap, with an alarm.
-_ALARMS = frozenset({"equivocation", "root-mismatch", "bad-signature", "unknown-key", "key-revoked", "wrong-audience"})
+_ALARMS = frozenset(
+    {"equivocation", "root-mismatch", "bad-signature", "unknown-key", "key-revoked", "wrong-audience", "malformed"}
+)
+#: Problems that may pass by themselves, but that a person should know of: a clock, a receipt that proves nothing, and
+#: a record that not even alone is small enough.
+_TELLS = frozenset({"clock-skew", "bad-receipt", "too-large"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,29 +72,39 @@ def decide(
     problem: Problem,
     *,
     failures: int,
+    first_index: int,
     batch_records: int,
-    next_index: int,
+    rewound: bool,
     base_s: float,
     cap_s: float,
     draw: Callable[[], float],
 ) -> Decision:
     """Return what to do after `problem` (PROTOCOL section 6).
 
-    `batch_records` is the size of the batch refused and `next_index` the end of our stream.
+    `first_index` and `batch_records` say which batch was refused; `rewound` that a rewind was tried since the peer was
+    last left alone: one is enough, and a peer that always asks for an earlier index must not keep us busy.
     """
     jittered = backoff_s(failures, base_s=base_s, cap_s=cap_s, draw=draw)
     if problem.code == "stream-gap" and problem.expected is not None:
-        if problem.expected <= next_index and failures == 0:
+        if problem.expected < first_index and not rewound:
             return Rewind(problem.expected)
-        # Either the peer holds more than we ever wrote, or the rewind did not help: somebody was restored.
-        return BackOff(jittered, alarm=problem.expected > next_index)
-    if problem.code in _HALVE_AFTER and problem.retry_after_s is None and batch_records > BATCH_RECORDS_MIN:
-        half = batch_records // 2
-        wanted = half if problem.credit is None else min(half, problem.credit)
-        if wanted >= BATCH_RECORDS_MIN:
-            return Shrink(wanted)
+        # A peer that holds the batch's first index has no gap before it: to believe it would skip records.
+        return BackOff(jittered, alarm=problem.expected >= first_index)
+    if (wanted := _smaller(problem, batch_records)) >= BATCH_RECORDS_MIN:
+        return Shrink(wanted)
     if problem.code in _ALARMS:
         return BackOff(cap_s * (0.5 + draw() / 2), alarm=True)
+    alarm = problem.code in _TELLS
     if problem.retry_after_s is not None:
-        return BackOff(min(problem.retry_after_s, cap_s), alarm=False)
-    return BackOff(jittered, alarm=problem.code == "clock-skew")
+        return BackOff(min(problem.retry_after_s, cap_s), alarm=alarm)
+    return BackOff(jittered, alarm=alarm)
+
+
+def _smaller(problem: Problem, batch_records: int) -> int:
+    """Return the records of the batch to try next; 0 when nothing smaller can be cut, or the peer asks for time."""
+    half = batch_records // 2
+    if problem.code not in _MAY_SHRINK:
+        return 0
+    if problem.credit is not None:
+        return min(half, problem.credit)
+    return 0 if problem.code == "maintenance" or problem.retry_after_s is not None else half

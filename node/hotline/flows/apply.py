@@ -183,7 +183,9 @@ class Applier:
             try:
                 await self._apply_outcome(tx, head, body, now)
             except ProtocolError as error:
-                refused.append(Refused(one.idx, one.record.envelope.id, error.code, error.field, error.detail))
+                refused.append(
+                    Refused(one.idx, one.record.envelope.id, error.code, error.field, error.detail, told=False)
+                )
         return refused
 
     async def _apply_outcome(self, tx: Transaction, head: inbound.ApplyHead, body: OutcomeBody, now: datetime) -> None:
@@ -213,7 +215,8 @@ class Applier:
         bad = {one.idx for one in refused}
         accepted = [one.idx for one in judged if isinstance(one.record.body, ReportBody) and one.idx not in bad]
         kept = [one.idx for one in judged if not isinstance(one.record.body, ReportBody | OutcomeBody)]
-        if not (accepted or kept or refused):
+        told = sorted((one for one in refused if one.told), key=lambda one: one.idx)
+        if not (accepted or kept or told):
             return
         body = OutcomeBody(
             stream=StreamId(head.peer, self.node_id, head.epoch).origin(),
@@ -221,7 +224,7 @@ class Applier:
             kept=ranges(kept),
             refused=tuple(
                 Refusal(index=one.idx, id=one.record_id, code=one.code, detail=one.detail, field=one.field)
-                for one in sorted(refused, key=lambda one: one.idx)
+                for one in told
             ),
         )
         parts = list(split_outcome(body))

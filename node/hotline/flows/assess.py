@@ -11,6 +11,9 @@ from node.hotline.store import items
 from node.hotline.store.qualification import from_column, to_column
 from node.platform.database import Database
 
+#: A state that a qualification leads to has its own reason, or starts afresh with none.
+_REASONS = {State.CLOSED: "not-illegal", State.LOCATING: None}
+
 
 class UnknownItem(LookupError):  # noqa: N818 - names the fact
     """No item of this id."""
@@ -40,7 +43,7 @@ class Assessor:
             state = next_state(
                 State(current["state"]), event, qualified=settled.illegal, forward_unqualified=self.forward_unqualified
             )
-            reason = "not-illegal" if state is State.CLOSED else current["reason"]
+            reason = _REASONS.get(state, current["reason"])
             await items.write_qualifications(tx, [(item_id, to_column(settled) or "{}", state, reason)], now)
             if state is State.READY:
                 await tx.notify("dispatch")

@@ -26,6 +26,8 @@ from protocol.note import parse_note
 
 #: After a problem with the size of a batch it grows back by this factor with every receipt.
 _GROWTH = 2
+#: Room for the signed checkpoint in front of the records.
+_NOTE_BYTES = 16_384
 
 
 class PutBatch(Protocol):
@@ -61,6 +63,7 @@ class _Window:
 
     sent: Edge
     batch_records: int
+    rewound: bool = False
     flights: deque[_InFlight] = field(default_factory=deque)
 
     def abandon(self, to: Edge) -> None:
@@ -101,34 +104,36 @@ class Sender:
             return
         window = _Window(cursor.edge, self.batch_records_max)
         acked = cursor.edge
-        while True:
-            if not stop():
-                await self._fill(window, peer, cursor)
-            if not window.flights:
-                return
-            flight = window.flights.popleft()
-            try:
+        try:
+            while True:
+                if not stop():
+                    await self._fill(window, peer, cursor)
+                if not window.flights:
+                    return
+                flight = window.flights.popleft()
                 answer = await flight.answer
-            except asyncio.CancelledError:
+                problem = answer.problem
+                if answer.receipt is not None:
+                    problem, acked = await self._keep_receipt(peer, directory, cursor.stream, flight, answer.receipt)
+                if problem is None:
+                    if acked.size != flight.after.size:
+                        # The receipt of an earlier cut: what is in flight was cut for another place.
+                        window.abandon(acked)
+                    window.batch_records = min(self.batch_records_max, window.batch_records * _GROWTH)
+                    continue
                 window.abandon(acked)
-                raise
-            problem = answer.problem
-            if answer.receipt is not None:
-                problem = await self._keep_receipt(peer, directory, cursor.stream, flight, answer.receipt)
-            if problem is None:
-                acked = flight.after
-                window.batch_records = min(self.batch_records_max, window.batch_records * _GROWTH)
-                continue
+                if not await self._react(peer, cursor, window, flight, problem, answer.clock_skew_s):
+                    return
+                acked = window.sent
+        finally:
+            # Cancelled, or the database went away: what is in flight is somebody's next repeat.
             window.abandon(acked)
-            if not await self._react(peer, cursor, window, flight, problem, answer.clock_skew_s):
-                return
-            acked = window.sent
 
     async def _fill(self, window: _Window, peer: NodeEntry, cursor: outbound.Cursor) -> None:
         while len(window.flights) < self.batches_in_flight_max:
             async with self.db.transaction("deliver.read") as tx:
                 rows = await outbound.read(
-                    tx, cursor.stream, window.sent.size, window.batch_records, self.batch_bytes_max
+                    tx, cursor.stream, window.sent.size, window.batch_records, self.batch_bytes_max - _NOTE_BYTES
                 )
             if not rows:
                 return
@@ -154,41 +159,44 @@ class Sender:
 
     async def _keep_receipt(
         self, peer: NodeEntry, directory: Directory, stream: int, flight: _InFlight, raw: bytes
-    ) -> Problem | None:
-        """Verify a receipt and store it with the new cursor; returns a Problem when it proves nothing."""
+    ) -> tuple[Problem | None, Edge]:
+        """Verify a receipt, store it with the new cursor and return the edge it covers; a Problem when it is none."""
         now = self.clock_now()
         keys = directory.verification_keys(peer.id, KeyUse.RECEIPT, now)
         try:
             covered = await asyncio.get_running_loop().run_in_executor(
-                self.pool, _check_receipt, raw, f"{peer.id}/receipt", flight.checkpoint, keys
+                self.pool, _check_receipt, raw, f"{peer.id}/receipt", flight, keys
             )
         except (ProtocolError, SignatureInvalid, ValueError):
-            return Problem("bad-receipt")
+            return Problem("bad-receipt"), flight.before
+        after = flight.after
         if covered != flight.checkpoint:
             # A repeat is answered with the receipt first given, for the cut of that time: its root must be ours.
-            problem = await self._check_other_cut(stream, directory, raw, covered)
-            if problem is not None:
-                return problem
+            other = await self._other_cut(stream, directory, raw, covered, flight.before)
+            if other is None:
+                return Problem("bad-receipt"), flight.before
+            after = other
         async with self.db.transaction("deliver.receipt") as tx:
-            await outbound.store_receipt(tx, stream, covered.size, raw, flight.after, now)
+            await outbound.store_receipt(tx, stream, covered.size, raw, after, now)
             await contacts.reached(tx, peer.id, now)
-        self.watch.receipted(peer.id, flight.after.size - flight.before.size)
-        return None
+        self.watch.receipted(peer.id, after.size - flight.before.size)
+        return None, after
 
-    async def _check_other_cut(
-        self, stream: int, directory: Directory, raw: bytes, covered: Checkpoint
-    ) -> Problem | None:
-        """Check a receipt for an earlier cut against our own records: signed by us, and the root our leaves have."""
+    async def _other_cut(
+        self, stream: int, directory: Directory, raw: bytes, covered: Checkpoint, before: Edge
+    ) -> Edge | None:
+        """Return the edge at an earlier cut's receipt: signed by us, and the root that our own records have there."""
         async with self.db.transaction("deliver.read") as tx:
-            leaves = await outbound.leaf_hashes(tx, stream, covered.size)
-        if len(leaves) != covered.size or Edge.EMPTY.extend(leaves).root() != covered.root:
-            return Problem("bad-receipt")
+            leaves = await outbound.leaf_hashes(tx, stream, covered.size, first=before.size)
+        edge = before.extend(leaves)
+        if edge.size != covered.size or edge.root() != covered.root:
+            return None
         ours = directory.verification_keys(self.node_id, KeyUse.STREAM, self.clock_now())
         try:
             verify_checkpoint(parse_note(raw), covered, ours)
         except SignatureInvalid:
-            return Problem("bad-receipt")
-        return None
+            return None
+        return edge
 
     async def _react(
         self,
@@ -202,12 +210,12 @@ class Sender:
         """Carry out the decision; tell whether to go on at once."""
         async with self.db.transaction("deliver.read") as tx:
             contact = await contacts.contact(tx, peer.id)
-            fresh = await outbound.cursor(tx, peer.id)
         decision = decide(
             problem,
             failures=contact.failures,
+            first_index=flight.before.size,
             batch_records=flight.after.size - flight.before.size,
-            next_index=cursor.next_index if fresh is None else fresh.next_index,
+            rewound=window.rewound,
             base_s=self.backoff_base_s,
             cap_s=self.backoff_cap_s,
             draw=self.draw,
@@ -224,6 +232,7 @@ class Sender:
             if isinstance(decision, Rewind):
                 leaves = await outbound.leaf_hashes(tx, cursor.stream, decision.index)
                 window.sent = Edge.EMPTY.extend(leaves)
+                window.rewound = True
         return isinstance(decision, Rewind)
 
 
@@ -231,13 +240,13 @@ async def _put(put_batch: PutBatch, peer: NodeEntry, epoch: int, first: int, bod
     return await put_batch(peer, epoch, first, body)
 
 
-def _check_receipt(raw: bytes, name: str, sent: Checkpoint, keys: Sequence[PublicKey]) -> Checkpoint:
-    """Return the checkpoint the receipt covers; raises when it is not the peer's word or covers less than was sent."""
+def _check_receipt(raw: bytes, name: str, flight: _InFlight, keys: Sequence[PublicKey]) -> Checkpoint:
+    """Return the checkpoint the receipt covers; raises when it is not the peer's word or covers nothing of `flight`."""
     if not keys:
         raise SignatureInvalid("the directory lists no receipt key for the peer")
     note = parse_note(raw)
     covered = Checkpoint.parse(note.text)
-    if covered.origin != sent.origin or covered.size < sent.size:
+    if covered.origin != flight.checkpoint.origin or covered.size <= flight.before.size:
         raise ValueError("the receipt covers something else")
     verify_cosignature(note, covered, name, keys)
     return covered

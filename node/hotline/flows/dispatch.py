@@ -14,6 +14,7 @@ from node.hotline.store import items, outbound
 from node.hotline.store.qualification import from_column, is_illegal
 from node.hotline.store.vault import Vault
 from node.platform.database import Database, Row
+from node.platform.fieldcrypto import FieldSealed
 from node.platform.ids import new_ids
 from protocol.bodies import Flags, Hash, Hosting, Qualification, ReportBody
 from protocol.codes import Channel, Commerciality, HashAlgorithm, Kind, PaymentMethod, SiteType
@@ -23,6 +24,7 @@ from protocol.merkle import leaf_hash
 from protocol.record import Handling, encode_report
 
 _EVIDENCE = msgspec.json.Decoder(dict[str, object])
+_WIRE_HASHES = frozenset(HashAlgorithm)
 _EVENT = {Keep: Event.ROUTED_KEEP, Send: Event.ROUTED_SEND, Undeliverable: Event.ROUTED_UNDELIVERABLE}
 
 
@@ -64,6 +66,9 @@ class Dispatcher:
                     except ProtocolError as error:
                         # One item that the wire cannot carry is shown as undeliverable; the others go.
                         route = Undeliverable(f"record-{error.code}", route.hosting_country)
+                    except FieldSealed:
+                        # Altered in the database, or moved from another row: this item stays, the others go.
+                        route = Undeliverable("unreadable", route.hosting_country)
                     else:
                         by_peer.setdefault(route.node_id, []).append((record_id, row["id"], record))
                 moves.append(self._move(row, route))
@@ -152,7 +157,7 @@ def _hashes(column: Sequence[Mapping[str, str]] | None) -> tuple[Hash, ...]:
     """The hashes of the algorithms that the wire names."""
     if column is None:
         return ()
-    return tuple(Hash(HashAlgorithm(one["alg"]), one["value"]) for one in column if one["alg"] in HashAlgorithm)
+    return tuple(Hash(HashAlgorithm(one["alg"]), one["value"]) for one in column if one["alg"] in _WIRE_HASHES)
 
 
 def _qualification(assessment: Assessment) -> Qualification:

@@ -19,6 +19,9 @@ from node.hotline.store.vault import Vault
 from node.platform.database import Database, Transaction
 from node.platform.ids import new_ids
 
+#: A state that a qualification leads to has its own reason, or starts afresh with none.
+_REASONS = {State.CLOSED: "not-illegal", State.LOCATING: None}
+
 
 @dataclass(frozen=True, slots=True)
 class Submission:
@@ -212,7 +215,7 @@ class Intake:
                 continue
             event = Event.QUALIFIED_ILLEGAL if best.illegal else Event.QUALIFIED_NOT_ILLEGAL
             after = next_state(state, event, qualified=best.illegal, forward_unqualified=self.forward_unqualified)
-            reason = "not-illegal" if after is State.CLOSED else current[item_id]["reason"]
+            reason = _REASONS.get(after, current[item_id]["reason"])
             moved.append((item_id, to_column(best) or "{}", after, reason))
         if moved:
             await items.write_qualifications(tx, moved, now)

@@ -12,16 +12,20 @@ from uuid import UUID
 from geo.verdict import Verdict, VerdictKind
 from node.hotline.domain.delivery import backoff_s
 from node.hotline.domain.lifecycle import Event, State, next_state
-from node.hotline.domain.urls import HostKind, parse_reported_url
+from node.hotline.domain.urls import HostKind, UrlRefused, parse_reported_url
 from node.hotline.store import items
 from node.hotline.store.qualification import is_illegal
 from node.hotline.store.vault import Vault
 from node.platform.database import Database, Row
+from node.platform.fieldcrypto import FieldSealed
 
 #: Longer than any round of questions to DNS takes with its retries.
 LEASE_S = 120.0
 #: A retry is never further away than this: a name server that is down comes back within hours.
 _RETRY_CAP_S = 6 * 3600.0
+
+#: What becomes of an item whose row was damaged: it is left to a person, and holds up nobody.
+_UNREADABLE = Verdict(VerdictKind.NOT_HOSTED, None, None, 0, ("unreadable",), {})
 
 _EVENTS = {
     VerdictKind.HOSTED: Event.LOCATED_HOSTED,
@@ -54,10 +58,17 @@ class Locating:
             leased = await items.lease_for_location(tx, self.clock_now(), LEASE_S, self.items_max)
         if not leased:
             return 0
-        hosts = [_host(self.vault.open("items", "url_enc", it.id, it.url_enc)) for it in leased]
-        verdicts = await self.locate(hosts)
-        await self._store(list(zip(leased, verdicts, strict=True)))
+        hosts = {it.id: host for it in leased if (host := self._host(it)) is not None}
+        verdicts = dict(zip(hosts, await self.locate(list(hosts.values())), strict=True))
+        await self._store([(it, verdicts.get(it.id, _UNREADABLE)) for it in leased])
         return len(leased)
+
+    def _host(self, it: items.ToLocate) -> str | None:
+        """The host of an item, or None when its URL does not open any more (altered, or moved from another row)."""
+        try:
+            return _host(self.vault.open("items", "url_enc", it.id, it.url_enc))
+        except (FieldSealed, UrlRefused):
+            return None
 
     async def _store(self, found: Sequence[tuple[items.ToLocate, Verdict]]) -> None:
         now = self.clock_now()

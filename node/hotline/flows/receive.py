@@ -127,9 +127,10 @@ class Receiver:
                 "stream-gap", "records before the first index are missing here", extra={"expected": head.edge.size}
             )
         overlap = min(len(records), head.edge.size - offer.first_index)
-        await _compare_overlap(tx, head.id, offer.first_index, leaves[:overlap], note, checkpoint, verdict)
+        await _compare_overlap(tx, head.id, offer.first_index, leaves, overlap, note, checkpoint, verdict)
+        await contacts.heard_from(tx, offer.peer, now)
         if overlap == len(records):
-            return await _repeat(tx, head.id, note, checkpoint, verdict)
+            return await _repeat(tx, head.id, offer.first_index, note, checkpoint, verdict)
         # 7. The leaves extend the held edge to exactly the signed root.
         edge = head.edge.extend(leaves[overlap:])
         if edge.root() != checkpoint.root:
@@ -137,15 +138,17 @@ class Receiver:
         # 8. Checkpoint signatures.
         if verdict is not None:
             raise verdict
+        if overlap:
+            # A repeat with new records behind it. Were they stored now, the sender would never get the receipt that
+            # covers the repeated ones, and the two sides would prove one record by two receipts (PROTOCOL, I3).
+            return await _first_receipt(tx, head.id, offer.first_index)
         receipt = await self._cosign(note, checkpoint, now)
-        first_new = head.edge.size
         seal = self.vault.seal_record
         rows = [
             (idx, leaf, seal("inbox", head.id, idx, record))
-            for idx, leaf, record in zip(range(first_new, edge.size), leaves[overlap:], records[overlap:], strict=True)
+            for idx, leaf, record in zip(range(head.edge.size, edge.size), leaves, records, strict=True)
         ]
         await inbound.store_batch(tx, head, edge, rows, receipt, now)
-        await contacts.heard_from(tx, offer.peer, now)
         await tx.notify("apply")
         await tx.notify(f"received:{offer.peer}")
         return Receipt(receipt, edge.size, len(rows))
@@ -208,16 +211,23 @@ async def _compare_overlap(
     stream: int,
     first: int,
     leaves: Sequence[bytes],
+    overlap: int,
     note: Note,
     checkpoint: Checkpoint,
     verdict: ProtocolError | None,
 ) -> None:
-    """Compare a repeat leaf by leaf with what is held; another leaf at a held index is a second story."""
-    if not leaves:
+    """Compare the first `overlap` leaves with those held; another leaf at a held index is a second story.
+
+    But only if it is the signed one: leaves that do not lead to the signed root prove nothing against the sender.
+    """
+    if not overlap:
         return
-    held = await inbound.leaf_hashes(tx, stream, first, first + len(leaves))
-    for at, (ours, theirs) in enumerate(zip(held, leaves, strict=True), start=first):
+    held = await inbound.leaf_hashes(tx, stream, first, first + overlap)
+    for at, (ours, theirs) in enumerate(zip(held, leaves[:overlap], strict=True), start=first):
         if ours != theirs:
+            before = await _edge_at(tx, stream, first)
+            if before.extend(leaves).root() != checkpoint.root:
+                raise ProtocolError("root-mismatch", "the records do not lead to the signed root", field="root")
             if verdict is not None:
                 raise verdict
             batch = await inbound.batch_covering(tx, stream, at + 1)
@@ -225,19 +235,26 @@ async def _compare_overlap(
 
 
 async def _repeat(
-    tx: Transaction, stream: int, note: Note, checkpoint: Checkpoint, verdict: ProtocolError | None
+    tx: Transaction, stream: int, first: int, note: Note, checkpoint: Checkpoint, verdict: ProtocolError | None
 ) -> Receipt:
-    """Answer what is held already: the same root at that size, and the stored receipt, byte for byte."""
+    """Answer what is held already: the same root at that size, and the receipt first given, byte for byte."""
     if verdict is not None:
         raise verdict
-    batch = await inbound.batch_covering(tx, stream, max(checkpoint.size, 1))
-    root = await _root_at(tx, stream, batch, checkpoint.size)
-    if root != checkpoint.root:
+    if (await _edge_at(tx, stream, checkpoint.size)).root() != checkpoint.root:
+        batch = await inbound.batch_covering(tx, stream, checkpoint.size)
         raise _Contradiction("another root was signed for this size", checkpoint, batch.receipt, note.to_bytes())
+    return await _first_receipt(tx, stream, first)
+
+
+async def _first_receipt(tx: Transaction, stream: int, first: int) -> Receipt:
+    """Return the stored receipt of the batch that index `first` came in."""
+    batch = await inbound.batch_covering(tx, stream, first + 1)
     return Receipt(batch.receipt, batch.size, 0)
 
 
-async def _root_at(tx: Transaction, stream: int, batch: inbound.Held, size: int) -> bytes:
-    leaves = await inbound.leaf_hashes(tx, stream, batch.first, size)
-    edge: Edge = batch.edge_before.extend(leaves)
-    return edge.root()
+async def _edge_at(tx: Transaction, stream: int, size: int) -> Edge:
+    """Return the edge of the held log when it had `size` leaves."""
+    if not size:
+        return Edge.EMPTY
+    batch = await inbound.batch_covering(tx, stream, size)
+    return batch.edge_before.extend(await inbound.leaf_hashes(tx, stream, batch.first, size))

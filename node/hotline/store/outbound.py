@@ -134,9 +134,11 @@ async def read(tx: Transaction, stream: int, first: int, records_max: int, bytes
     return taken
 
 
-async def leaf_hashes(tx: Transaction, stream: int, size: int) -> list[bytes]:
-    """Return the first `size` leaf hashes of an outbound stream."""
-    rows = await tx.fetch("SELECT leaf_hash FROM outbox WHERE stream = $1 AND idx < $2 ORDER BY idx", stream, size)
+async def leaf_hashes(tx: Transaction, stream: int, size: int, *, first: int = 0) -> list[bytes]:
+    """Return the leaf hashes of an outbound stream from `first` up to `size` (exclusive)."""
+    rows = await tx.fetch(
+        "SELECT leaf_hash FROM outbox WHERE stream = $1 AND idx >= $3 AND idx < $2 ORDER BY idx", stream, size, first
+    )
     return [row["leaf_hash"] for row in rows]
 
 

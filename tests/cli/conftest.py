@@ -1,0 +1,144 @@
+"""Calls the command line in this process or as a program, in a folder of the test's own, on a database of its own."""
+
+import logging
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from node.__main__ import main
+from tests.world import free_port, write_country_file
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What a call of the command line ended with and said."""
+
+    status: int
+    out: str
+    err: str
+
+
+@dataclass(frozen=True, slots=True)
+class Home:
+    """The folder of one node that `hotline init` set up."""
+
+    folder: Path
+    id: str
+
+    @property
+    def settings(self) -> Path:
+        return self.folder / "hotline.toml"
+
+    @property
+    def data(self) -> Path:
+        return self.folder / "data"
+
+    def add(self, line: str) -> None:
+        """Append a line to the settings file."""
+        with self.settings.open("a", encoding="utf-8") as file:
+            file.write(f"{line}\n")
+
+
+Hotline = Callable[..., Said]
+NewHome = Callable[..., Home]
+
+
+@pytest.fixture(autouse=True)
+def _alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """No settings of the machine, a folder of the test's own, and logging as it was afterwards."""
+    for name in os.environ:
+        if name.startswith(("HOTLINE_", "GEOIPUPDATE_")):
+            monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    logging.captureWarnings(capture=False)
+
+
+@pytest.fixture
+def hotline(capsys: pytest.CaptureFixture[str]) -> Hotline:
+    """Return a function that calls the command line in this process."""
+
+    def call(*arguments: object) -> Said:
+        capsys.readouterr()
+        try:
+            status = main([str(each) for each in arguments])
+        except SystemExit as ended:
+            status = ended.code if isinstance(ended.code, int) else 1
+        said = capsys.readouterr()
+        return Said(status, said.out, said.err)
+
+    return call
+
+
+def program(*arguments: object, stdin: str = "", cwd: Path | None = None) -> Said:
+    """Run `python -m node` as a program of its own and wait for its end."""
+    done = subprocess.run(
+        command(*arguments),
+        check=False,
+        capture_output=True,
+        text=True,
+        input=stdin,
+        timeout=60,
+        cwd=cwd,
+        env=environment(),
+    )
+    return Said(done.returncode, done.stdout, done.stderr)
+
+
+def command(*arguments: object) -> list[str]:
+    """Return the words that start the command line as a program."""
+    return [sys.executable, "-m", "node", *(str(each) for each in arguments)]
+
+
+def environment() -> dict[str, str]:
+    """Return an environment in which the program is found from any folder."""
+    kept = {name: text for name, text in os.environ.items() if not name.startswith("HOTLINE_")}
+    return {**kept, "PYTHONPATH": str(ROOT)}
+
+
+def init_arguments(country: str, database_url: str, folder: Path) -> list[str]:
+    """Return what `hotline init` is called with for a node on the loopback that hosts documentation addresses."""
+    port = free_port()
+    file = folder / "country.mmdb"
+    if not file.exists():
+        write_country_file(file)
+    options = {
+        "--node-id": f"{country.lower()}.hotline.example",
+        "--country": country,
+        "--base-url": f"http://127.0.0.1:{port}",
+        "--listen-peer": f"127.0.0.1:{port}",
+        "--listen-api": f"127.0.0.1:{free_port()}",
+        "--database-url": database_url,
+        "--dns-server": "127.0.0.1:9",
+        "--contact": "ops@hotline.example",
+    }
+    words = [word for pair in options.items() for word in pair]
+    for pair in (f"geo_country_databases={file}", "geo_allow_reserved=true", "database_pool_size=2", "poll_s=0.1"):
+        words += ["--set", pair]
+    return words
+
+
+@pytest.fixture
+def new_home(hotline: Hotline, new_database: Callable[[], str], tmp_path: Path) -> NewHome:
+    """Return a function that sets a node of a country up and returns its folder."""
+
+    def make(country: str = "FR") -> Home:
+        home = Home(tmp_path / country.lower(), f"{country.lower()}.hotline.example")
+        home.folder.mkdir()
+        arguments = init_arguments(country, new_database(), tmp_path)
+        said = hotline("--settings", home.settings, "init", *arguments)
+        assert said.status == 0, said.err
+        return home
+
+    return make

@@ -1,0 +1,121 @@
+"""Two nodes from `hotline init` to a proof that a third party checks, every step a command."""
+
+import json
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from node.settings import load_settings
+from protocol.tlogproof import TlogProof, parse_tlog_proof
+from tests.cli.conftest import Home, Hotline, NewHome, command, environment
+from tests.cli.test_init import sql
+
+
+@contextmanager
+def serving(home: Home) -> Iterator["subprocess.Popen[str]"]:
+    """Run `hotline serve` until the block ends, then end it as an operator would."""
+    with subprocess.Popen(
+        command("--settings", home.settings, "serve"), stderr=subprocess.PIPE, text=True, env=environment()
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.send_signal(signal.SIGTERM)
+            assert process.stderr is not None
+            rest = process.stderr.read()
+        assert process.wait() == 0
+        assert "serve.end" in rest
+
+
+def wait_for(process: "subprocess.Popen[str]", action: str) -> None:
+    """Read the program's log until it tells of `action`."""
+    assert process.stderr is not None
+    said = []
+    for line in process.stderr:
+        said.append(line)
+        if json.loads(line).get("action") == action:
+            return
+    raise AssertionError("".join(said))
+
+
+def test_a_report_its_receipt_and_its_proof(hotline: Hotline, new_home: NewHome, tmp_path: Path) -> None:
+    fr, nl = new_home("FR"), new_home("NL")
+    key, directory = tmp_path / "authority.key", tmp_path / "directory.note"
+    vkey = hotline("directory", "new-authority", key).out.strip()
+    members = [home.data / "descriptor.json" for home in (fr, nl)]
+    words = ("--authority-key", key, "--version", 1, "--out", directory)
+    assert hotline("directory", "write", *words, "--member", *members).status == 0
+    for home in (fr, nl):
+        home.add(f'directory_file = "{directory}"')
+        home.add(f'directory_authority = "{vkey}"')
+    file = tmp_path / "reports.csv"
+    rows = ["url,classification", "https://198.51.100.1/secret,national", "https://192.0.2.1/secret,national"]
+    file.write_text("\n".join(rows))
+    assert hotline("--settings", fr.settings, "import", file).status == 0
+    database = load_settings(fr.settings, {}).database_url
+    with serving(nl) as receiver, serving(fr) as sender:
+        wait_for(receiver, "serve.start")
+        wait_for(sender, "deliver.receipt")
+        item = sql(database, "SELECT id FROM items WHERE state = 'sent'")
+        # While it runs, as an operator would.
+        assert hotline("--settings", fr.settings, "prove", item).status == 0
+        shown = hotline("--settings", fr.settings, "status").out
+    assert "sent" in shown
+    assert "nl.hotline.example" in shown
+    status = json.loads(hotline("--settings", fr.settings, "status", "--json").out)
+    assert status["warnings"] == []
+    assert (status["directory"]["version"], status["directory"]["nodes"]) == (1, 2)
+    stream = next(row for row in status["streams_out"] if row["peer"] == nl.id)
+    assert (stream["written"], stream["receipted"]) == (1, 1)
+    assert [peer["peer"] for peer in status["peers"]] == [nl.id]
+    check_proof(hotline, tmp_path, str(item), directory, vkey)
+    again = hotline("--settings", fr.settings, "prove", item)
+    assert again.status == 2
+    assert "exists already" in again.err
+    kept = sql(database, "SELECT id FROM items WHERE state = 'kept'")
+    said = hotline("--settings", fr.settings, "prove", kept)
+    assert said.err == f"hotline: Nothing can be proven of item {kept}: no record of this item was sent or received.\n"
+
+
+def check_proof(hotline: Hotline, folder: Path, item: str, directory: Path, vkey: str) -> None:
+    proof = folder / f"{item}.tlog-proof"
+    assert proof.stat().st_mode & 0o077 == 0
+    words = ("--directory", directory, "--authority", vkey)
+    said = hotline("verify", proof, *words)
+    assert (said.status, said.err) == (0, "")
+    assert "from fr.hotline.example to nl.hotline.example." in said.out
+    assert "nl.hotline.example signed (ed25519 and ml-dsa-44), at 20" in said.out
+    assert "hosting country NL" in said.out
+    assert "secret" not in said.out
+
+    whole = parse_tlog_proof(proof.read_bytes())
+    assert whole.extra is not None
+    spoiled = {
+        1: replace(whole, extra=None),
+        2: replace(whole, extra=whole.extra.replace(b'"iat":"', b'"iat":"x')),
+        4: replace(whole, extra=whole.extra.replace(b'"iss":"fr.', b'"iss":"be.')),
+        5: replace(whole, extra=whole.extra.replace(b'"NL"', b'"DE"')),
+        6: with_altered_signature(whole, 2),
+        7: with_altered_signature(whole, 0),
+    }
+    tampered = folder / "tampered"
+    for step, altered in spoiled.items():
+        tampered.write_bytes(altered.to_bytes())
+        said = hotline("verify", tampered, *words)
+        assert (said.status, said.err) == (1, "")
+        assert said.out.startswith(f"The file proves nothing. It fails at step {step}: ")
+        assert "secret" not in said.out
+    assert "cannot be read" in hotline("verify", folder / "absent", *words).err
+    other = hotline("directory", "new-authority", folder / "other.key").out.strip()
+    said = hotline("verify", proof, "--directory", directory, "--authority", other)
+    assert (said.status, "is not signed by the pinned authority" in said.err) == (2, True)
+
+
+def with_altered_signature(proof: TlogProof, number: int) -> TlogProof:
+    lines = list(proof.note.signatures)
+    line = lines[number]
+    lines[number] = replace(line, signature=line.signature[:-1] + bytes([line.signature[-1] ^ 1]))
+    return replace(proof, note=replace(proof.note, signatures=tuple(lines)))
