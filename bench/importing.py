@@ -1,4 +1,7 @@
-"""Import of a CSV file by the product's own command: rows/s and resident memory. Usage: python -m bench.importing [rows]."""
+"""Import of a CSV file by the product's own command: rows/s and resident memory.
+
+Usage: python -m bench.importing [rows]
+"""
 
 import csv
 import json
@@ -73,9 +76,8 @@ def main() -> None:
                 file = folder / f"reports-{bad_every}.csv"
                 write_csv(file, rows, bad_every=bad_every)
                 seconds, peak, counts = run_import(settings, file)
-                print(
-                    f"import, {label}: {rows / seconds:,.0f} rows/s (at least 8,000), peak {peak / 2**20:.0f} MiB (under 300)"
-                )
+                rate = f"{rows / seconds:,.0f} rows/s (at least 8,000)"
+                print(f"import, {label}: {rate}, peak {peak / 2**20:.0f} MiB (under 300)")
                 print(f"  {counts}")
             seconds, _, counts = run_import(settings, file)
             print(f"the same file again: {rows / seconds:,.0f} rows/s, {counts}")

@@ -1,4 +1,6 @@
-"""Intake by API with a durable answer: reports/s and latency, one report a call. Usage: python -m bench.intake [reports].
+"""Intake by API with a durable answer: reports/s and latency, one report a call.
+
+Usage: python -m bench.intake [reports]
 
 The client runs in a process of its own, with as many calls open as `CONNECTIONS`.
 """
@@ -58,8 +60,8 @@ async def load(address: str, key: str, first: int, reports: int, rate: float) ->
             answer = await reader.readuntil(b"\r\n\r\n")
             if not answer.startswith(b"HTTP/1.1 201"):
                 raise SystemExit("the node did not take a report")
-            length = answer.lower().split(b"content-length: ", 1)[1]
-            await reader.readexactly(int(length[: length.index(b"\r")]))
+            rest = answer.lower().split(b"content-length: ", 1)[1]
+            await reader.readexactly(int(rest[: rest.index(b"\r")]))
             latencies.append(time.perf_counter() - due)
         writer.close()
 
@@ -81,8 +83,8 @@ def measure(address: str, key: str, first: int, reports: int, rate: float = 0.0)
 def main() -> None:
     """Measure and print."""
     if sys.argv[1:2] == ["client"]:
-        address, key, first, reports, rate = sys.argv[2:7]
-        uvloop.run(load(address, key, int(first), int(reports), float(rate)))
+        _, _, address, key, first, count, rate = sys.argv
+        uvloop.run(load(address, key, int(first), int(count), float(rate)))
         return
     reports = int(sys.argv[1]) if len(sys.argv) > 1 else 20_000
     with tempfile.TemporaryDirectory(prefix="hxbench") as name:
@@ -98,9 +100,7 @@ def main() -> None:
                 measure(address, key, 0, 2000)
                 full = measure(address, key, 10_000, reports)
                 steady = measure(address, key, 10_000_000, 10_000, 2000.0)
-    print(
-        f"intake by API, as fast as it goes: {full['rate']:,.0f} reports/s (at least 2,000), p99 {full['p99_ms']:.0f} ms"
-    )
+    print(f"intake by API, full speed: {full['rate']:,.0f} reports/s (at least 2,000), p99 {full['p99_ms']:.0f} ms")
     print(
         f"intake by API, 2,000 calls/s offered: {steady['rate']:,.0f} reports/s, p50 {steady['p50_ms']:.1f} ms, "
         f"p99 {steady['p99_ms']:.1f} ms (under 50)"

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from node.clock import SystemClock
-from node.hotline.assembly import ROLE, Store, open_store
+from node.hotline.assembly import ROLE
 from node.hotline.domain.intake import check_report
 from node.hotline.domain.schema import convert_report
 from node.hotline.flows.intake import Submission
@@ -44,7 +44,7 @@ def servers(folder: Path, count: int) -> Iterator[list[EmbeddedPostgres]]:
     made: list[EmbeddedPostgres] = []
     try:
         for at in range(count):
-            made.append(EmbeddedPostgres.start(folder / f"pg{at}"))
+            made += [EmbeddedPostgres.start(folder / f"pg{at}")]
         yield made
     finally:
         for server in made:
@@ -125,11 +125,3 @@ def submissions(count: int, *, first: int = 0, country: str = "NL", qualified: b
         report = check_report(convert_report(fields), now)
         made.append(Submission("bench", report.reference, report))
     return made
-
-
-def store_of(settings: Settings) -> "object":
-    """Return the context of an open store."""
-    return open_store(settings, clock=CLOCK)
-
-
-__all__ = ["CLOCK", "Store", "build_world", "migrated", "plain", "servers", "serving", "store_of", "submissions"]

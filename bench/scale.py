@@ -3,8 +3,8 @@
 Usage: python -m bench.scale [items]
 """
 
-import asyncio
 import random
+import statistics
 import sys
 import tempfile
 import time
@@ -18,8 +18,10 @@ from node.hotline.store import items
 from node.settings import Settings
 
 FEW = 10_000
-ROUNDS = 20
-LOOKUPS = 2000
+GROUP = 500
+WARM = 10
+ROUNDS = 15
+LOOKUPS = 200
 
 #: Rows as large as real ones, with ids spread over a year, written by the server itself.
 _FILL = (
@@ -53,20 +55,16 @@ async def fill(store: Store, first: int, last: int) -> None:
         await autocommit.exec_driver_sql("CHECKPOINT")
 
 
-async def intake_rate(store: Store, first: int) -> float:
-    """Return reports/s in groups as the API commits them, the middle of ROUNDS."""
-    times = []
-    for at in range(ROUNDS):
-        group = submissions(500, first=first + at * 500)
-        started = time.perf_counter()
-        await store.intake().take_in(group)
-        times.append(time.perf_counter() - started)
-    return 500 / sorted(times)[ROUNDS // 2]
+async def intake_seconds(store: Store, first: int) -> float:
+    """Return how long one group of reports takes, as the API commits them."""
+    group = submissions(GROUP, first=first)
+    started = time.perf_counter()
+    await store.intake().take_in(group)
+    return time.perf_counter() - started
 
 
-async def lookup_rate(store: Store, count: int) -> float:
-    """Return how many items a second are found by URL digest and shown, one after the other."""
-    pick = random.Random(7)
+async def lookup_seconds(store: Store, count: int, pick: random.Random) -> float:
+    """Return how long LOOKUPS items take to be found by URL digest and shown, one after the other."""
     started = time.perf_counter()
     async with store.db.transaction("bench.lookup") as tx:
         for _ in range(LOOKUPS):
@@ -74,22 +72,27 @@ async def lookup_rate(store: Store, count: int) -> float:
             found = await items.find_by_digest(tx, digest)
             if found is None or await items.item(tx, found) is None:
                 raise SystemExit("an item was not found")
-    return LOOKUPS / (time.perf_counter() - started)
+    return time.perf_counter() - started
 
 
-async def run(settings: Settings, many: int) -> None:
-    """Measure at FEW and at `many` items and print."""
-    async with open_store(settings, clock=CLOCK) as store:
-        await fill(store, 1, FEW)
-        await intake_rate(store, 0)
-        few = (await intake_rate(store, 100_000), await lookup_rate(store, FEW))
-        await fill(store, FEW + 1, many)
-        await intake_rate(store, 200_000)
-        full = (await intake_rate(store, 300_000), await lookup_rate(store, many))
-    for name, one, other in zip(("intake", "lookup"), few, full, strict=True):
-        print(
-            f"{name}: {one:,.0f}/s at {FEW:,}, {other:,.0f}/s at {many:,} items -> {one / other:.2f} times (at most 1.5)"
-        )
+async def run(small: Settings, large: Settings, many: int) -> None:
+    """Fill both databases, measure them in turn and print the middle of the rounds."""
+    pick = random.Random(7)  # noqa: S311 - which items are looked up is no secret
+    async with open_store(small, clock=CLOCK) as few, open_store(large, clock=CLOCK) as full:
+        await fill(few, 1, FEW)
+        await fill(full, 1, many)
+        for at in range(WARM):
+            await intake_seconds(few, at * GROUP)
+            await intake_seconds(full, at * GROUP)
+        times: dict[str, list[tuple[float, float]]] = {"intake": [], "lookup": []}
+        for at in range(WARM, WARM + ROUNDS):
+            times["intake"].append((await intake_seconds(few, at * GROUP), await intake_seconds(full, at * GROUP)))
+            times["lookup"].append((await lookup_seconds(few, FEW, pick), await lookup_seconds(full, many, pick)))
+    for name, pairs in times.items():
+        rows = GROUP if name == "intake" else LOOKUPS
+        one, other = (rows / statistics.median(pair[side] for pair in pairs) for side in (0, 1))
+        ratio = statistics.median(pair[1] / pair[0] for pair in pairs)
+        print(f"{name}: {one:,.0f}/s at {FEW:,} items, {other:,.0f}/s at {many:,} -> {ratio:.2f} times (at most 1.5)")
 
 
 def main() -> None:
@@ -99,8 +102,8 @@ def main() -> None:
         folder = Path(name)
         folder.chmod(0o755)
         with servers(folder, 1) as (server,):
-            world = build_world(folder, [migrated(server, "fr")], log_level="error")
-            uvloop.run(run(world.nodes[0].settings, many))
+            world = build_world(folder, [migrated(server, "few"), migrated(server, "many")], log_level="error")
+            uvloop.run(run(world.nodes[0].settings, world.nodes[1].settings, many))
 
 
 if __name__ == "__main__":

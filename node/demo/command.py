@@ -187,10 +187,12 @@ class _Demo:
         rules = Rules(sender.country, {peer.country: peer.node_id for peer in peers})
         expected = write_reports(reports, internet, rules, seed=SEED, rows=self._reports)
         self._say(f"file of {expected.rows:,} reports with {expected.items:,} URLs on reserved names")
-        network = make_network(self._folder, self._members, self._processes, dns_port=dns_port, geofiles=geofiles)
+        with self._out.status("setting up the hotlines: keys, databases, directory"):
+            network = make_network(self._folder, self._members, self._processes, dns_port=dns_port, geofiles=geofiles)
         self._say(f"{len(self._members)} hotlines set up: keys, private databases, signed directory")
-        serve(network)
-        keys = make_keys(network)
+        with self._out.status("starting the hotlines"):
+            serve(network)
+            keys = make_keys(network)
         self._say(f"{len(self._members)} hotlines running")
         return _Ready(network, keys, reports, expected)
 
@@ -236,7 +238,10 @@ class _Demo:
 
     def _imported(self, importing: Process) -> dict[str, Any]:
         said = self._processes.finish(importing, within_s=_NAME_SERVER_S, statuses=(0, _REJECTED))
-        counts: dict[str, Any] = json.loads(said)
+        try:
+            counts: dict[str, Any] = json.loads(said)
+        except ValueError:
+            raise ProcessFailed(f"{importing.name} told no counts:\n{importing.last_lines()}") from None
         return counts
 
     def _prove(self, ready: _Ready) -> None:

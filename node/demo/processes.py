@@ -93,13 +93,14 @@ class Processes:
         self._started: list[Process] = []
 
     def start(self, name: str, module: str, *arguments: str, service: bool = False) -> Process:
-        """Start `python -m module arguments`. `name` is what it is called in sentences and names its log."""
+        """Start `python -P -m module arguments`. `name` is what it is called in sentences and names its log."""
         self._stop.check()
         log = self._logs / f"{name.replace(' ', '-')}.log"
         output: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed when the process is collected
         with log.open("ab") as errors:
             running = subprocess.Popen(  # noqa: S603 - our own program, no shell
-                (sys.executable, "-m", module, *arguments),
+                # -P: nothing from the folder that the demo happens to be called in is imported.
+                (sys.executable, "-P", "-m", module, *arguments),
                 # A service notices by its standard input that the demo is gone, however it went, if it looks.
                 stdin=subprocess.PIPE if service else subprocess.DEVNULL,
                 stdout=errors if service else output,

@@ -17,6 +17,7 @@ from node.hotline.serve import running
 from node.hotline.store.apikeys import ApiKeys
 from node.hotline.store.tables import metadata
 from node.platform.apikeys import NewApiKey, Role, new_api_key
+from node.platform.database import Database
 from node.platform.telemetry import Logger, make_logger
 from tests.world import TestNode
 
@@ -163,3 +164,24 @@ async def open_door(one: TestNode, *, log: Logger | None = None) -> AsyncIterato
             keys[role] = new_api_key()
             await ApiKeys(node.db).add(keys[role], f"test {role}", frozenset({role}), clock.now())
         yield Door(node, api.base_url, session, keys, clock)
+
+
+@asynccontextmanager
+async def database_gone(node: Node, elsewhere: str) -> AsyncIterator[None]:
+    """Nobody gets into the node's database while the block runs; those who were in are thrown out.
+
+    `elsewhere` is the address of another database of the same server: nobody can close the one they are in.
+    """
+    async with node.db.transaction("test.name") as tx:
+        name = await tx.value("SELECT current_database()")
+    admin = Database(elsewhere)
+    try:
+        async with admin.transaction("test.close") as tx:
+            await tx.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
+        async with admin.transaction("test.cut") as tx:
+            await tx.fetch("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1", name)
+        yield
+        async with admin.transaction("test.open") as tx:
+            await tx.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
+    finally:
+        await admin.close()

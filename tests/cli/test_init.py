@@ -22,7 +22,7 @@ NOWHERE = "postgresql://nobody@127.0.0.1:1/none"
 def empty_database(postgres: EmbeddedPostgres) -> str:
     """The address of a database without a table."""
     name = f"t_{uuid4().hex[:12]}"
-    postgres.create_database(name)
+    sql(postgres.url(), f"CREATE DATABASE {name} TEMPLATE template0")
     return postgres.url(name)
 
 

@@ -26,13 +26,13 @@ def test_what_needs_a_person_is_said(hotline: Hotline, new_home: NewHome) -> Non
     sql(
         database,
         "INSERT INTO peers (node_id, last_heard_at, failures, retry_at, last_problem, clock_skew_s) "
-        f"VALUES ('{PEER}', now() - interval '2 hours', 4, now() + interval '5 minutes', 'clock-skew', 610)",
+        "VALUES ('de.hotline.example', now() - interval '2.5 h', 4, now() + interval '5.5 min', 'clock-skew', 610)",
     )
     assert warnings()[1:] == [f"The clock of {PEER} is 10 min ahead of ours; one of the two is wrong"]
     shown = hotline("--settings", home.settings, "status").out
     row = next(line for line in shown.splitlines() if PEER in line)
     assert [cell.strip() for cell in row.split("   ") if cell.strip()] == [
-        PEER, "2 h ago", "never", "4", "4 min", "clock-skew", "10 min"
+        PEER, "2 h ago", "never", "4", "5 min", "clock-skew", "10 min"
     ]  # fmt: skip
     assert shown.splitlines()[-1].startswith("WARNING: The clock of")
 

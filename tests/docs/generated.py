@@ -20,6 +20,12 @@ _PART: Final = re.compile(r"<!-- generated: ([a-z-]+) -->\n(.*?)<!-- end -->\n",
 #: A line of base64 of an ML-DSA-44 signature has more than 3,000 characters; a reader needs none of them.
 _SHOWN_CHARS: Final = 120
 _CUT: Final = "…"
+#: Before these members of an example record a line is broken.
+_LINE_ENDS: Final = re.compile(
+    ',"(?=(?:id|iss|parent|handling|body|url|referrer|hashes|site_type|channel|qualification|hosting|evidence|dns'
+    '|addresses|databases|accepted|refused)":)'
+)
+_BROKEN: Final = ',\n"'
 
 
 def served(*, door: str) -> tuple[Route, ...]:
@@ -84,8 +90,8 @@ def _record(name: str) -> str:
     """Return an example record, a member a line as far as that helps: on the wire it is one line."""
     example = read_stored()["records"][name]
     raw: str = example["raw"]
-    broken = re.sub(r',"(?=(?:id|iss|parent|handling|body|schema|url|qualification|hosting|evidence|dns|addresses)":)', ',\n"', raw)
-    return f"```json\n{broken}\n```\n\nOn one line it has {example['bytes']:,} bytes and the leaf hash `{example['leaf_hash']}`.\n"
+    shown = f"```json\n{_LINE_ENDS.sub(_BROKEN, raw)}\n```\n"
+    return f"{shown}\nOn one line it has {example['bytes']:,} bytes and the leaf hash `{example['leaf_hash']}`.\n"
 
 
 def _headers(name: str, side: str) -> str:

@@ -16,6 +16,7 @@ from tests.faults.network import Network
 from tests.faults.station import until
 
 _CHUNK = 25
+_CUT = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{}'"
 
 
 async def _feed_through(network: Network, cut: Callable[[int], object], cuts: int) -> None:
@@ -37,7 +38,7 @@ async def test_connections_are_cut(network: Network, postgres: EmbeddedPostgres)
 
     def cut(at: int) -> None:
         for name in names[at % 2 :]:
-            postgres._psql(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'")
+            postgres._psql(_CUT.format(name))
 
     await _feed_through(network, cut, 12)
     await network.settle()

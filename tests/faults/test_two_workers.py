@@ -52,7 +52,7 @@ async def test_a_worker_dies_and_the_other_does_its_work(network: Network) -> No
     await feed.hand_in(_CHUNK)
     await network.settle()
     left[0].kill()
-    fr.settings = replace(fr.settings, **doors)
+    fr.settings = replace(fr.settings, listen_api=doors["listen_api"])
     await feed.hand_in(_CHUNK)
     await network.settle()
     await network.check()

@@ -1,7 +1,6 @@
 """What lies in the database: nothing of a reported URL in clear, values that open in their row alone, known keys."""
 
 import io
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -137,7 +136,7 @@ async def test_a_stolen_dump_is_no_list_of_urls(world: World) -> None:
             assert set(tables) == {*metadata.tables, "alembic_version"}
             assert all(tables[name] for name in filled)
             assert in_clear(tables) == []
-            assert not re.search(r"https?://|[\w-]+\.(example|test|invalid)/", "".join(tables.values()))
+            assert not any("://" in text for text in tables.values())
 
 
 def test_the_search_for_secrets_finds_them() -> None:

@@ -2,8 +2,9 @@
 
 import asyncio
 import io
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from uuid import uuid4
 
 import aiohttp
@@ -14,7 +15,9 @@ from node.hotline.serve import running
 from node.platform.embedded import EmbeddedPostgres
 from node.platform.telemetry import make_logger
 from tests.conftest import _clone
+from tests.peers.inbox import Inbox
 from tests.peers.network import Hub, Network, ShiftedClock
+from tests.peers.simulator import PeerSimulator
 from tests.world import TestNode, World
 
 
@@ -57,3 +60,58 @@ async def hub(receiving: Network) -> AsyncIterator[Hub]:
     """The receiving node, running; a batch that comes ahead of its turn waits 30 ms instead of three seconds."""
     async with run_hub(receiving, receiving.tested, ShiftedClock(haste=100)) as made:
         yield made
+
+
+def sending_network(folder: Path, database: Callable[[], str], **settings: object) -> Network:
+    """A network whose node FR is there to send, and tries again at once."""
+    world = World(folder, database)
+    values = {"backoff_base_s": 0.05, "backoff_cap_s": 0.3, "peer_timeout_s": 3.0, "poll_s": 0.05, **settings}
+    tested = world.add("FR", **values)
+    world.sign_directory()
+    return Network(world, tested)
+
+
+@pytest.fixture(scope="module")
+def one_at_a_time(tmp_path_factory: pytest.TempPathFactory, database: Callable[[], str]) -> Network:
+    """A sender of eight records in a batch and one batch in flight, so that the order of events is sure."""
+    folder = tmp_path_factory.mktemp("one")
+    return sending_network(folder, database, batch_records_max=8, batches_in_flight_max=1)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def sender(one_at_a_time: Network) -> AsyncIterator[Hub]:
+    async with run_hub(one_at_a_time, one_at_a_time.tested, ShiftedClock()) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def three_in_flight(tmp_path_factory: pytest.TempPathFactory, database: Callable[[], str]) -> Network:
+    """A sender with three batches in flight."""
+    return sending_network(tmp_path_factory.mktemp("three"), database, batches_in_flight_max=3)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def fast_sender(three_in_flight: Network) -> AsyncIterator[Hub]:
+    async with run_hub(three_in_flight, three_in_flight.tested, ShiftedClock()) as made:
+        yield made
+
+
+OpenInbox = Callable[..., Awaitable[tuple[PeerSimulator, Inbox]]]
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def open_inbox() -> AsyncIterator[OpenInbox]:
+    """Return a function that adds a peer that listens: `await open_inbox(hub, country=None, listen=True)`."""
+    opened: list[Inbox] = []
+
+    async def add(hub: Hub, country: str | None = None, *, listen: bool = True) -> tuple[PeerSimulator, Inbox]:
+        peer = await hub.peer(country)
+        inbox = Inbox(peer.node, hub.network.tested, peer.now)
+        opened.append(inbox)
+        if listen:
+            await inbox.listen()
+        return peer, inbox
+
+    yield add
+    for inbox in opened:
+        await inbox.close()

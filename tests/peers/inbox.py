@@ -64,9 +64,7 @@ class Arrival:
 
     def refuse(self, error: ProtocolError, headers: Mapping[str, str] | None = None) -> web.Response:
         body = json.dumps(problem_body(error)).encode()
-        return self.answer(
-            REGISTRY[error.code].status, body, content_type="application/problem+json", headers=headers
-        )
+        return self.answer(REGISTRY[error.code].status, body, content_type="application/problem+json", headers=headers)
 
     def receipt(self, checkpoint: Checkpoint, note: Note, keys: Sequence[SigningKey] | None = None) -> bytes:
         """Cosign any checkpoint with our receipt keys, or with others."""
@@ -139,9 +137,7 @@ class Inbox:
         note = parse_note(raw_note)
         checkpoint = Checkpoint.parse(note.text)
         assert StreamId.parse(checkpoint.origin) == StreamId(self.sender.id, self.node.id, 1)
-        arrival = Arrival(
-            self, http, request, verified.nonce, int(http.match_info["first"]), note, checkpoint, records
-        )
+        arrival = Arrival(self, http, request, verified.nonce, int(http.match_info["first"]), note, checkpoint, records)
         self.arrivals.append((arrival.first, len(records)))
         self.requests.append(request)
         step = self.plan.popleft() if self.plan else honest

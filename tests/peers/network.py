@@ -58,12 +58,12 @@ class Network:
     tested: TestNode
     free: list[str] = field(default_factory=lambda: list(_FREE_COUNTRIES))
 
-    def add_peer(self, **settings: object) -> TestNode:
-        """List one more member, with keys and files but without a database."""
+    def add_peer(self, country: str | None = None, **settings: object) -> TestNode:
+        """List one more member, with keys and files but without a database; its country is free unless given."""
         own = self.world.new_database
         self.world.new_database = lambda: "postgresql://nobody@127.0.0.1:9/none"
         try:
-            return self.world.add(self.free.pop(0), **settings)
+            return self.world.add(country or self.free.pop(0), **settings)
         finally:
             self.world.new_database = own
 
@@ -82,9 +82,9 @@ class Hub:
     def id(self) -> str:
         return self.node.settings.node_id
 
-    async def peer(self, **settings: object) -> PeerSimulator:
+    async def peer(self, country: str | None = None, **settings: object) -> PeerSimulator:
         """List one more simulated peer and return it."""
-        added = self.network.add_peer(**settings)
+        added = self.network.add_peer(country, **settings)
         await self.new_directory()
         return PeerSimulator(added, self.network.tested, self.session)
 
@@ -169,9 +169,8 @@ class Hub:
 
     async def queue(self, peer: PeerSimulator, count: int, *, evidence_bytes: int = 0) -> list[bytes]:
         """Append records to our stream to `peer`, as the dispatcher does, and return them."""
-        other = PeerSimulator(self.network.tested, peer.node, self.session)
-        evidence = {"pad": "x" * evidence_bytes} if evidence_bytes else {}
-        return await self.append(peer.id, [other.report(evidence=evidence) for _ in range(count)])
+        ours = PeerSimulator(self.network.tested, peer.node, self.session)
+        return await self.append(peer.id, [ours.report(evidence_bytes=evidence_bytes) for _ in range(count)])
 
     async def append(self, peer_id: str, records: Sequence[bytes]) -> list[bytes]:
         now = self.clock.now()

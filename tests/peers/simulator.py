@@ -110,10 +110,11 @@ class PeerSimulator:
 
     # Records.
 
-    def report(self, *, url: str = "", **envelope: Any) -> bytes:
+    def report(self, *, url: str = "", country: str = "", evidence_bytes: int = 0, **envelope: Any) -> bytes:
         """A good report to the target; `envelope` are further arguments of `encode_report`."""
         now = self.now()
-        country = self.target.settings.countries[0]
+        assigned = country or self.target.settings.countries[0]
+        evidence: dict[str, object] = {"padding": "x" * evidence_bytes} if evidence_bytes else {}
         body = ReportBody(
             url=url or f"http://{new_id(now)}.host.example/page",
             kind=Kind.PAGE,
@@ -121,7 +122,11 @@ class PeerSimulator:
             received_at=now,
             qualification=Qualification(classification=Classification.NATIONAL, at=now),
             hosting=Hosting(
-                country=country, assigned_country=country, confidence=90, reasons=("databases-agree",), evidence={}
+                country=assigned,
+                assigned_country=assigned,
+                confidence=90,
+                reasons=("databases-agree",),
+                evidence=evidence,
             ),
         )
         made = {
@@ -135,7 +140,7 @@ class PeerSimulator:
             "deliver_by": now + RETAIN,
             **envelope,
         }
-        return encode_report(made.pop("body", body), **made)
+        return encode_report(body, **made)
 
     def spoiled(self, **members: Any) -> bytes:
         """A report that no honest encoder makes: members of the envelope, or `body__<name>`, set to other values."""

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
 from node.hotline.domain.delivery import BackOff, BatchAnswer, Problem, Rewind, Shrink, decide
@@ -20,14 +20,17 @@ from protocol.checkpoint import Checkpoint, StreamId
 from protocol.cosignature import sign_checkpoint, verify_checkpoint, verify_cosignature
 from protocol.directory import Directory, NodeEntry
 from protocol.errors import ProtocolError
-from protocol.keys import KeyUse, PublicKey, SignatureInvalid, SigningKey
+from protocol.keys import KeyUse, SignatureInvalid, SigningKey
 from protocol.merkle import Edge
-from protocol.note import parse_note
+from protocol.note import Note, parse_note
 
 #: After a problem with the size of a batch it grows back by this factor with every receipt.
 _GROWTH = 2
 #: Room for the signed checkpoint in front of the records.
 _NOTE_BYTES = 16_384
+#: A cosignature line begins with its time in seconds (C2SP tlog-cosignature); a datetime holds no later one than this.
+_TIME_BYTES = 8
+_TIME_S_MAX = 253_402_300_799
 
 
 class PutBatch(Protocol):
@@ -162,17 +165,16 @@ class Sender:
     ) -> tuple[Problem | None, Edge]:
         """Verify a receipt, store it with the new cursor and return the edge it covers; a Problem when it is none."""
         now = self.clock_now()
-        keys = directory.verification_keys(peer.id, KeyUse.RECEIPT, now)
         try:
             covered = await asyncio.get_running_loop().run_in_executor(
-                self.pool, _check_receipt, raw, f"{peer.id}/receipt", flight, keys
+                self.pool, _check_receipt, raw, flight, directory
             )
         except (ProtocolError, SignatureInvalid, ValueError):
             return Problem("bad-receipt"), flight.before
         after = flight.after
         if covered != flight.checkpoint:
             # A repeat is answered with the receipt first given, for the cut of that time: its root must be ours.
-            other = await self._other_cut(stream, directory, raw, covered, flight.before)
+            other = await self._other_cut(stream, covered, flight.before)
             if other is None:
                 return Problem("bad-receipt"), flight.before
             after = other
@@ -182,21 +184,12 @@ class Sender:
         self.watch.receipted(peer.id, after.size - flight.before.size)
         return None, after
 
-    async def _other_cut(
-        self, stream: int, directory: Directory, raw: bytes, covered: Checkpoint, before: Edge
-    ) -> Edge | None:
-        """Return the edge at an earlier cut's receipt: signed by us, and the root that our own records have there."""
+    async def _other_cut(self, stream: int, covered: Checkpoint, before: Edge) -> Edge | None:
+        """Return the edge at an earlier cut's receipt; None when its root is not that of our own records there."""
         async with self.db.transaction("deliver.read") as tx:
             leaves = await outbound.leaf_hashes(tx, stream, covered.size, first=before.size)
         edge = before.extend(leaves)
-        if edge.size != covered.size or edge.root() != covered.root:
-            return None
-        ours = directory.verification_keys(self.node_id, KeyUse.STREAM, self.clock_now())
-        try:
-            verify_checkpoint(parse_note(raw), covered, ours)
-        except SignatureInvalid:
-            return None
-        return edge
+        return edge if edge.size == covered.size and edge.root() == covered.root else None
 
     async def _react(
         self,
@@ -240,13 +233,32 @@ async def _put(put_batch: PutBatch, peer: NodeEntry, epoch: int, first: int, bod
     return await put_batch(peer, epoch, first, body)
 
 
-def _check_receipt(raw: bytes, name: str, flight: _InFlight, keys: Sequence[PublicKey]) -> Checkpoint:
-    """Return the checkpoint the receipt covers; raises when it is not the peer's word or covers nothing of `flight`."""
-    if not keys:
-        raise SignatureInvalid("the directory lists no receipt key for the peer")
+def _check_receipt(raw: bytes, flight: _InFlight, directory: Directory) -> Checkpoint:
+    """Return the checkpoint the receipt covers; raises when it proves nothing, or nothing of `flight`.
+
+    It is judged as whoever reads the proof later will judge it (protocol.evidence): by the keys that both sides had at
+    the time it states. So one that was given before a key was changed, and comes with a repeat, is as good as ever.
+    """
     note = parse_note(raw)
     covered = Checkpoint.parse(note.text)
     if covered.origin != flight.checkpoint.origin or covered.size <= flight.before.size:
         raise ValueError("the receipt covers something else")
-    verify_cosignature(note, covered, name, keys)
+    stream = StreamId.parse(covered.origin)
+    at = _cosigned_at(note, covered, stream, directory)
+    verify_checkpoint(note, covered, directory.verification_keys(stream.iss, KeyUse.STREAM, at))
     return covered
+
+
+def _cosigned_at(note: Note, covered: Checkpoint, stream: StreamId, directory: Directory) -> datetime:
+    """Return when the peer cosigned with every receipt key it had then; raises SignatureInvalid."""
+    name = stream.receipt_name()
+    stated = {int.from_bytes(one.signature[:_TIME_BYTES]) for one in note.signatures if one.name == name}
+    for time_s in sorted(stated):
+        at = datetime.fromtimestamp(min(time_s, _TIME_S_MAX), UTC)
+        keys = directory.verification_keys(stream.aud, KeyUse.RECEIPT, at)
+        try:
+            if verify_cosignature(note, covered, name, keys) == time_s:
+                return at
+        except SignatureInvalid:
+            continue
+    raise SignatureInvalid("no receipt is signed by every receipt key that the peer had at the time it states")
