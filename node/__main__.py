@@ -42,6 +42,7 @@ COMMANDS: Final[Mapping[str, _Entry]] = {
     "verify": _Entry("node.hotline.cli.verifying", "check such a proof offline and say what it proves"),
     "keys": _Entry("node.hotline.cli.keys", "show keys, manage API keys, rotate the master key"),
     "geo": _Entry("node.hotline.cli.geo", "show or update the geolocation files"),
+    "demo": _Entry("node.demo.command", "show a network of three hotlines on this machine"),
     "directory": _Entry("node.hotline.cli.directory", "write or show the membership directory (for its authority)"),
 }
 

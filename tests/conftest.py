@@ -2,6 +2,8 @@
 
 import asyncio
 import os
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from uuid import uuid4
@@ -20,9 +22,12 @@ _POSTGRES = {"fsync": "off", "synchronous_commit": "on", "full_page_writes": "of
 
 
 @pytest.fixture(scope="session")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedPostgres]:
-    """A private PostgreSQL server with a migrated template database."""
-    folder = tmp_path_factory.mktemp("postgres")
+def postgres() -> Iterator[EmbeddedPostgres]:
+    """A private PostgreSQL server with a migrated template database.
+
+    Not below pytest's own folder: another session may close that to the account that the server runs as.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="hxpg"))
     server = EmbeddedPostgres.start(folder / "db", _POSTGRES)
     try:
         server.create_database("template_hotline")
@@ -30,6 +35,7 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedPostg
         yield server
     finally:
         server.stop()
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 async def _migrate(url: str) -> None:
@@ -61,7 +67,5 @@ async def _clone(url: str, name: str) -> None:
 @pytest.fixture
 def short_tmp() -> Iterator[Path]:
     """A short temporary folder: the path of a socket has at most 107 bytes."""
-    import tempfile  # noqa: PLC0415 - used here only
-
     with tempfile.TemporaryDirectory(prefix="hx", dir=os.environ.get("TMPDIR")) as folder:
         yield Path(folder)

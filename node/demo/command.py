@@ -78,12 +78,12 @@ def run(arguments: Namespace, _context: object = None) -> int:
         except Interrupted:
             status = EXIT_INTERRUPTED
         except OperatorError as error:
-            out.print(f"The demo failed: {error.sentence}", style="bold red")
+            out.print(f"The demo failed: {error.sentence}", style="bold red", soft_wrap=True)
             status = EXIT_FAILED
         finally:
             problems = demo.end()
         for problem in problems:
-            out.print(problem, style="bold red")
+            out.print(problem, style="bold red", soft_wrap=True)
         if arguments.dir is not None:
             out.print(f"Files and logs are in {folder}.")
     return status or (EXIT_FAILED if problems else 0)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import aiohttp
 import dns.resolver
+from sqlalchemy.exc import ArgumentError
 
 from geo.locator import Locator
 from geo.mmdb import AsnDatabase, CountryDatabase, DatabaseInvalid
@@ -151,7 +152,10 @@ async def open_database(
             metrics.transaction_seconds.labels(name=name).observe(seconds)
 
     with database_url(settings) as url:
-        db = make(url, pool_size=settings.database_pool_size, observe=observe)
+        try:
+            db = make(url, pool_size=settings.database_pool_size, observe=observe)
+        except (ValueError, ArgumentError):
+            raise OperatorError("Setting database_url: this is not an address of a PostgreSQL database.") from None
         try:
             try:
                 async with db.transaction("start.contact") as tx:
@@ -242,6 +246,8 @@ async def _membership(settings: Settings, store: Store, clock: Clock) -> Members
         async with store.db.transaction("directory.accept") as tx:
             await directories.accept(tx, version, sha256, clock.now())
 
+    if not settings.directory_authority:
+        raise OperatorError("Setting directory_authority: the verifier key of the directory's authority is missing.")
     membership = Membership(settings.directory_file, settings.directory_authority, accept)
     await membership.start()
     if settings.node_id not in membership.current().nodes:

@@ -37,7 +37,9 @@ def driver_url(url: str) -> str:
     parsed = make_url(url)
     if parsed.get_backend_name() != "postgresql":
         raise ValueError("only PostgreSQL is supported")
-    return parsed.set(drivername="postgresql+asyncpg").render_as_string(hide_password=False)
+    # libpq and psql call it sslmode, the driver ssl; the values are the same.
+    query = {("ssl" if name == "sslmode" else name): value for name, value in parsed.query.items()}
+    return parsed.set(drivername="postgresql+asyncpg", query=query).render_as_string(hide_password=False)
 
 
 @dataclass(frozen=True, slots=True)

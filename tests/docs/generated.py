@@ -3,6 +3,7 @@
 A part stands between `<!-- generated: NAME -->` and `<!-- end -->`. Everything else is written by hand.
 """
 
+import ast
 import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, cast
@@ -13,10 +14,24 @@ from node.hotline.domain.lifecycle import mermaid
 from node.hotline.serve import api_routes, peer_api
 from node.platform.routes import Auth, Route
 from protocol.problems import REGISTRY
-from tests.docs.pages import every_page
+from tests.docs.pages import ROOT, every_page
 from tests.vectors.make import read_stored
 
 _PART: Final = re.compile(r"<!-- generated: ([a-z-]+) -->\n(.*?)<!-- end -->\n", re.DOTALL)
+_FOLDERS: Final = (
+    "protocol",
+    "geo",
+    "node",
+    "node/platform",
+    "node/hotline",
+    "node/hotline/domain",
+    "node/hotline/store",
+    "node/hotline/gateways",
+    "node/hotline/flows",
+    "node/hotline/api",
+    "node/hotline/cli",
+    "node/demo",
+)
 #: A line of base64 of an ML-DSA-44 signature has more than 3,000 characters; a reader needs none of them.
 _SHOWN_CHARS: Final = 120
 _CUT: Final = "…"
@@ -52,9 +67,11 @@ def _settings() -> str:
             return ", ".join(f"`{choice}`" for choice in option.choices)
         return "" if option.low is None else f"{option.low:,} to {option.high:,}"
 
+    def default(text: str) -> str:
+        return text if text in {"required", "empty"} else f"`{text}`"
+
     rows = (
-        (f"`{row.name}`", row.kind, row.default if row.default in {"required", "empty"} else f"`{row.default}`")
-        + (limits(row.name), row.doc)
+        (f"`{row.name}`", row.kind, default(row.default), limits(row.name), row.doc)
         for row in node.settings.documented()
     )
     return table(("setting", "kind", "default", "limits", "what it says"), rows)
@@ -78,6 +95,21 @@ def _routes(door: str) -> str:
 
     head = ("operation", "who", "what it does") if door == "peer" else ("operation", "roles", "what it does")
     return table(head, ((f"`{one.method} {one.path}`", who(one), one.summary) for one in served(door=door)))
+
+
+def _modules() -> str:
+    """Return every module with the first line of its docstring, a table a folder."""
+    parts = []
+    for folder in _FOLDERS:
+        rows = []
+        for path in sorted((ROOT / folder).glob("*.py")):
+            if path.name == "__init__.py":
+                continue
+            said = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
+            assert said is not None, path
+            rows.append((f"`{path.name}`", said.split("\n\n")[0].replace("\n", " ")))
+        parts.append(f"### `{folder}/`\n\n{table(('module', 'what it is for'), rows)}")
+    return "\n" + "\n".join(parts) + "\n"
 
 
 def _block(text: str, language: str = "") -> str:
@@ -109,6 +141,7 @@ PARTS: Final[Mapping[str, Callable[[], str]]] = {
     "settings": _settings,
     "registry": _registry,
     "lifecycle": lambda: f"```mermaid\n{mermaid()}```\n",
+    "modules": _modules,
     "routes": lambda: _routes("api"),
     "peer-routes": lambda: _routes("peer"),
     "record-page": lambda: _record("page"),

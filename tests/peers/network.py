@@ -1,6 +1,7 @@
 """A running node for many tests, the directory around it, and what a test may ask of its tables; never decides."""
 
 import asyncio
+import base64
 import io
 import json
 import time
@@ -11,11 +12,13 @@ from typing import Any
 
 import aiohttp
 
+from node.clock import rfc3339
 from node.hotline.assembly import Node
 from node.hotline.store import outbound
 from node.platform.database import Row
 from node.platform.ids import new_id
 from protocol.codes import COUNTRIES
+from protocol.keys import SigningKey
 from protocol.merkle import leaf_hash
 from protocol.problems import REGISTRY, TYPE_PREFIX
 from tests.peers.simulator import Answer, PeerSimulator
@@ -190,3 +193,16 @@ def edit_keys(node: TestNode, use: str, algorithm: str | None = None, **members:
     for key in node.entry["keys"]:
         if key["use"] == use and algorithm in {None, key["algorithm"]}:
             key.update(members)
+
+
+def add_key(node: TestNode, use: str, key: SigningKey, since: datetime) -> None:
+    """List one more active key of a node."""
+    node.entry["keys"].append(
+        {
+            "use": use,
+            "algorithm": key.algorithm.value,
+            "public": base64.b64encode(key.public().raw).decode(),
+            "state": "active",
+            "not_before": rfc3339(since),
+        }
+    )

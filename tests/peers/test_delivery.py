@@ -7,12 +7,14 @@ that it then holds every record once, in order, and that the sender holds verifi
 import asyncio
 import random
 from collections.abc import Callable, Sequence
+from datetime import timedelta
 
 import pytest
+from aiohttp import web
 
+from node.clock import rfc3339
 from protocol.checkpoint import Checkpoint, StreamId
 from protocol.cosignature import verify_checkpoint, verify_cosignature
-from protocol.errors import ProtocolError
 from protocol.keys import Algorithm, KeyUse, SigningKey
 from protocol.note import parse_note
 from protocol.problems import REGISTRY
@@ -34,12 +36,13 @@ from tests.peers.inbox import (
     signs,
     waits_for,
 )
-from tests.peers.network import Hub
+from tests.peers.network import Hub, add_key, edit_keys
 from tests.peers.simulator import PeerSimulator
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 STRANGER = SigningKey(Algorithm.ED25519, b"stranger" * 4)
+NEW_RECEIPT_KEYS = [SigningKey(algorithm, b"receipt2" * 4) for algorithm in Algorithm]
 
 
 async def arrived(hub: Hub, peer: PeerSimulator, inbox: Inbox, records: Sequence[bytes]) -> None:
@@ -110,8 +113,6 @@ MISDEEDS: list[tuple[str, Callable[[PeerSimulator, Hub], Step], str, bool]] = [
         "unreachable-disconnected",
         False,
     ),
-    ("hangs-up", lambda _p, _h: hangs_up(after_taking=False), "unreachable-disconnected", False),
-    ("response-lost", lambda _p, _h: hangs_up(after_taking=True), "unreachable-disconnected", False),
     ("stranger's-answer", lambda _p, _h: answer_signed_by(STRANGER), "answer-unknown-key", False),
     ("sender's-own-key", lambda _p, hub: answer_signed_by(hub.node.keys.http), "answer-unknown-key", False),
     ("answer-to-another-request", lambda _p, _h: answer_to_another_request(), "answer-bad-signature", False),
@@ -149,9 +150,20 @@ async def test_after_a_misdeed_everything_arrives_once(
     records = await sender.queue(peer, 20)
     await arrived(sender, peer, inbox, records)
     met = decisions(sender, peer)
-    # The client may itself send a request again whose connection broke; a receiver then calls it a replay.
-    assert (code, alarm) in met
-    assert {one for one, _ in met} <= {code, "replay"}
+    assert met == [(code, alarm)] * 2
+
+
+@pytest.mark.parametrize("after_taking", [False, True], ids=["before-taking", "response-lost"])
+async def test_a_connection_that_breaks_off_loses_and_doubles_nothing(
+    sender: Hub, open_inbox: OpenInbox, *, after_taking: bool
+) -> None:
+    peer, inbox = await open_inbox(sender)
+    inbox.does(hangs_up(after_taking=after_taking), honest, honest, hangs_up(after_taking=after_taking))
+    records = await sender.queue(peer, 20)
+    await arrived(sender, peer, inbox, records)
+    assert list(inbox.receipts) == [8, 16, 20]
+    # The HTTP client may send a request again by itself, which a receiver that took it before calls a replay.
+    assert {code for code, _ in decisions(sender, peer)} <= {"unreachable-disconnected", "replay"}
 
 
 async def test_an_answer_signed_by_another_member_counts_for_nothing(sender: Hub, open_inbox: OpenInbox) -> None:
@@ -290,9 +302,23 @@ async def test_a_peer_that_stops_listening_gets_everything_when_it_is_back(sende
 
 async def test_a_receipt_given_before_the_keys_were_changed_is_still_one(sender: Hub, open_inbox: OpenInbox) -> None:
     peer, inbox = await open_inbox(sender)
-    records = await sender.queue(peer, 2)
+    # The receipt is signed a minute before the keys change, and comes with the repeat after it.
+    inbox.now = lambda: sender.clock.now() - timedelta(seconds=60)
+    changed = asyncio.Event()
+
+    async def change_keys(arrival: Arrival) -> web.StreamResponse:
+        arrival.take()
+        edit_keys(peer.node, "receipt", state="retired", retired_at=rfc3339(sender.clock.now()))
+        for key in NEW_RECEIPT_KEYS:
+            add_key(peer.node, "receipt", key, sender.clock.now())
+        await sender.new_directory()
+        changed.set()
+        return arrival.hang_up()
+
+    inbox.does(change_keys)
+    records = await sender.queue(peer, 8)
+    await changed.wait()
     await arrived(sender, peer, inbox, records)
-    assert inbox.records == records
 
 
 async def test_large_records_stay_within_the_bytes_of_a_batch(fast_sender: Hub, open_inbox: OpenInbox) -> None:
@@ -318,7 +344,7 @@ STORM: tuple[Callable[[], Step], ...] = (
 )
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(2))
 async def test_a_storm_of_faults_with_three_batches_in_flight(
     fast_sender: Hub, open_inbox: OpenInbox, seed: int
 ) -> None:
@@ -326,17 +352,12 @@ async def test_a_storm_of_faults_with_three_batches_in_flight(
     peer, inbox = await open_inbox(fast_sender)
     inbox.does(*(draw.choice(STORM)() for _ in range(25)))
     records = await fast_sender.queue(peer, 300)
-    records += await fast_sender.queue(peer, 1700)
+    records += await fast_sender.queue(peer, 700)
     await arrived(fast_sender, peer, inbox, records)
 
 
-async def test_an_unforeseen_gap_of_a_real_kind(sender: Hub, open_inbox: OpenInbox) -> None:
-    """A gap without the expected index says too little to rewind: the peer is asked again."""
+async def test_a_gap_that_does_not_say_where_is_only_tried_again(sender: Hub, open_inbox: OpenInbox) -> None:
     peer, inbox = await open_inbox(sender)
-
-    async def gap(arrival: Arrival) -> object:
-        return arrival.refuse(ProtocolError("stream-gap", "somewhere"))
-
     inbox.does(refuses("stream-gap", expected="3"), refuses("stream-gap", expected=-1))
     records = await sender.queue(peer, 3)
     await arrived(sender, peer, inbox, records)

@@ -12,6 +12,7 @@ from node.platform.database import DATABASE_ERRORS
 class IntakeUnavailable(Exception):  # noqa: N818 - says what is the case, for the answer 503
     """The store did not take the reports; nothing was written and the caller may send them again."""
 
+
 #: While one commit waits for the disk, the next is prepared; more would only make the groups smaller.
 _COMMITS_MAX = 3
 

@@ -73,9 +73,12 @@ class _Rejects:
         self._file: BinaryIO | None = None
 
     def write(self, rejected: RowRejected) -> None:
-        if self._file is None:
-            self._file = os.fdopen(os.open(self._part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb")
-        self._file.write(reject_line(rejected))
+        try:
+            if self._file is None:
+                self._file = os.fdopen(os.open(self._part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb")
+            self._file.write(reject_line(rejected))
+        except OSError as error:
+            raise OperatorError(f"The rejects file {self._part} cannot be written: {error.strerror}.") from None
 
     def close(self) -> Path | None:
         """Put the file in its place; None when nothing was rejected."""
@@ -123,10 +126,15 @@ async def import_rows(
             progress.update(result.rows, counted.bytes_read)
         if writing is not None:
             await writing
+            writing = None
     except DATABASE_ERRORS as error:
         raise OperatorError(
             f"The database went away after {result.rows} rows ({type(error).__name__}); run the import again to go on."
         ) from None
+    finally:
+        if writing is not None:
+            # Interrupted: what is being written is finished or rolled back before the process ends.
+            await asyncio.gather(writing, return_exceptions=True)
     progress.update(result.rows, counted.bytes_read)
     result.rejects = refused.close()
     return result

@@ -55,7 +55,8 @@ async def create_keys(tx: Transaction, master: MasterKey, now: datetime) -> None
     for key_id, purpose in ((1, _FIELD), (2, _DIGEST)):
         wrapped = wrap(master, purpose, key_id, os.urandom(32))
         await tx.execute(
-            "INSERT INTO field_keys (id, purpose, wrapped, master_id, created_at) VALUES ($1, $2, $3, $4, $5)",
+            "INSERT INTO field_keys (id, purpose, wrapped, master_id, created_at) VALUES ($1, $2, $3, $4, $5) "
+            "ON CONFLICT DO NOTHING",
             key_id,
             purpose,
             wrapped,
@@ -70,14 +71,14 @@ async def load_vault(tx: Transaction, master: MasterKey) -> Vault:
     digest: bytes | None = None
     for row in await tx.fetch("SELECT id, purpose, wrapped, master_id FROM field_keys ORDER BY id"):
         if row["master_id"] != master.id:
-            raise OperatorError("the database's field keys are wrapped under another master key than the one given")
+            raise OperatorError("The database's field keys are wrapped under another master key than the one given.")
         key = unwrap(master, row["purpose"], row["id"], row["wrapped"])
         if row["purpose"] == _FIELD:
             fields[row["id"]] = key
         else:
             digest = key
     if not fields or digest is None:
-        raise OperatorError("the database holds no field keys; run `hotline init` or `hotline migrate` first")
+        raise OperatorError("The database holds no field keys; run `hotline init` or `hotline migrate` first.")
     return Vault(FieldCipher(fields, max(fields)), DigestKey(digest))
 
 
