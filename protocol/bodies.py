@@ -22,6 +22,8 @@ SCHEMA: Final = 1
 # As long as a request line that servers commonly take.
 URL_BYTES_MAX: Final = 8192
 TEXT_BYTES_MAX: Final = 256
+# References and legal bases of 200 characters, whatever the script.
+SHORT_TEXT_BYTES_MAX: Final = 800
 HASHES_MAX: Final = 64
 REASONS_MAX: Final = 32
 # An outcome with all its ranges and refusals then stays under the bytes of a record.
@@ -162,7 +164,7 @@ def check_report(body: ReportBody) -> None:
     if body.referrer is not None:
         _check_text(body.referrer, "body.referrer", URL_BYTES_MAX)
     if body.reference is not None:
-        _check_text(body.reference, "body.reference")
+        _check_text(body.reference, "body.reference", SHORT_TEXT_BYTES_MAX)
     if (body.page is None) is not (body.kind is codes.Kind.PAGE):
         invalid("body.page", "a media item names its page, and a page none")
     if body.page is not None:
@@ -186,9 +188,9 @@ def _check_schema(schema: int) -> None:
 
 def _check_qualification(qualification: Qualification) -> None:
     if qualification.law is not None:
-        _check_text(qualification.law, "body.qualification.law")
+        _check_text(qualification.law, "body.qualification.law", SHORT_TEXT_BYTES_MAX)
     if qualification.by is not None:
-        _check_text(qualification.by, "body.qualification.by")
+        _check_text(qualification.by, "body.qualification.by", SHORT_TEXT_BYTES_MAX)
 
 
 def _check_hosting(hosting: Hosting) -> None:

@@ -111,11 +111,15 @@ class Jobs:
             backlog = await outbound.peers_with_backlog(tx)
             known = {contact.node_id: contact for contact in await contacts.contacts(tx, backlog)}
         now, directory = node.clock.now(), node.directory()
+        # No wait is longer than the cap: one that is was written while our clock was ahead.
+        rests = timedelta(0), timedelta(seconds=node.settings.backoff_cap_s)
         due = []
         for peer_id in backlog:
             entry = directory.nodes.get(peer_id)
             retry_at = known[peer_id].retry_at if peer_id in known else None
-            if entry is not None and entry.state == "active" and (retry_at is None or retry_at <= now):
+            if entry is None or entry.state != "active":
+                continue
+            if retry_at is None or not rests[0] < retry_at - now <= rests[1]:
                 due.append(entry)
         return due
 

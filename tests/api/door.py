@@ -11,7 +11,6 @@ from typing import Any
 import aiohttp
 from yarl import URL
 
-from node.clock import SystemClock
 from node.hotline.assembly import Node
 from node.hotline.serve import running
 from node.hotline.store.apikeys import ApiKeys
@@ -19,26 +18,13 @@ from node.hotline.store.tables import metadata
 from node.platform.apikeys import NewApiKey, Role, new_api_key
 from node.platform.database import Database
 from node.platform.telemetry import Logger, make_logger
+from tests.hotline.network import SteppedClock
 from tests.world import TestNode
 
 #: Stands in everything that is sent and must never come back.
 CANARY = "canary"
 REPORTS = "/api/v1/reports"
 ITEMS = "/api/v1/items"
-
-
-class SteppedClock(SystemClock):
-    """The machine's clock, which a test can set forward."""
-
-    def __init__(self) -> None:
-        self.ahead_s = 0.0
-
-    def now(self) -> Any:
-        moment = super().now()
-        return moment.fromtimestamp(moment.timestamp() + self.ahead_s, moment.tzinfo)
-
-    def monotonic(self) -> float:
-        return super().monotonic() + self.ahead_s
 
 
 @dataclass(frozen=True, slots=True)

@@ -61,6 +61,26 @@ async def test_a_request_refused_in_a_group_does_not_take_its_references_with_it
     assert not taken[0].repeated
 
 
+async def test_processes_that_take_in_the_same_urls_at_once_neither_block_nor_lose_any(door: Door) -> None:
+    """Two doors on one database, the same URLs and references in opposite order."""
+    processes = [GroupCommit(door.node.store.intake(), reports_max=10) for _ in range(2)]
+    names = [f"n{number}" for number in range(10)]
+    rounds = []
+    for turn in range(8):
+        batch = [submission(door, name, f"{name}-{turn // 2}") for name in names]
+        rounds.append(processes[turn % 2].submit(batch if turn % 2 else batch[::-1]))
+    answers = await asyncio.gather(*rounds)
+    taken = [one for answer in answers for one in answer]
+    assert len(taken) == 80
+    assert sum(one.repeated for one in taken) == 40
+    rows = await door.rows()
+    assert (rows["cases"], rows["items"], rows["url_identities"]) == (40, 40, 10)
+    async with door.node.db.transaction("test.read") as tx:
+        seen = await tx.fetch("SELECT DISTINCT times_seen FROM url_identities")
+        assert [row["times_seen"] for row in seen] == [4]
+        assert await tx.value("SELECT count(*) FROM items WHERE state = 'duplicate'") == 30
+
+
 class Stumbling:
     """An intake that fails with an error nobody foresaw the first time, and works then."""
 

@@ -136,7 +136,10 @@ async def test_the_status_tells_queues_peers_and_ages(door: Door) -> None:
     assert (stream["peer"], stream["written"], stream["receipted"]) == ("nl.hotline.example", 1, 0)
     (peer,) = told["peers"]
     assert peer["last_problem"].startswith("unreachable")
-    assert told["directory"]["version"] == 1
+    assert (told["directory"]["version"], told["directory"]["nodes"]) == (1, 2)
+    assert told["directory"]["age_s"] >= 0
+    ((file, kind, age),) = [(each["file"], each["kind"], each["age_days"]) for each in told["databases"]]
+    assert (file, kind, age) == ("country.mmdb", "country", 0)
     assert CANARY not in reply.body.decode()
     assert _UUID.search(reply.body.decode()) is None
 

@@ -108,7 +108,7 @@ async def test_the_schema_that_is_described_is_the_one_that_validates(door: Door
     example = media["example"]
     assert (await door.report(example)).status == 201
     assert (await door.report({"reports": [{**example, "reference": "other"}]})).status == 201
-    for wrong in (
+    refused: tuple[dict[str, Any], ...] = (
         {**example, "colour": "blue"},
         {**example, "url": 7},
         {**example, "channel": "unknown"},
@@ -119,7 +119,8 @@ async def test_the_schema_that_is_described_is_the_one_that_validates(door: Door
         {name: value for name, value in example.items() if name != "url"},
         {"reports": []},
         {"reports": [{}]},
-    ):
+    )
+    for wrong in refused:
         assert not check.is_valid(wrong), wrong
         (await door.report(wrong)).errors(422, "invalid")
 
@@ -148,6 +149,7 @@ async def test_answers_are_as_they_are_described(door: Door) -> None:
     check("post", "/api/v1/items/search", 200, found.json())
     qualified = await door.ask("PATCH", f"{ITEMS}/{item}/assessment", {"classification": "national"})
     check("patch", "/api/v1/items/{item}/assessment", 200, qualified.json())
+    check("get", "/api/v1/status", 200, (await door.ask("GET", "/api/v1/status")).json())
     check("get", "/healthz", 200, (await door.ask("GET", "/healthz")).json())
     check("get", "/readyz", 200, (await door.ask("GET", "/readyz")).json())
     unknown = await door.ask("GET", f"{ITEMS}/{'0' * 8}-0000-7000-8000-{'0' * 12}")

@@ -118,6 +118,12 @@ class Conditions:
 
 async def _serve(under: Conditions) -> None:
     fate = Fate(under.trace, under.kill, under.hold)
+    def dbg(loop, context):
+        import traceback
+        with open('/tmp/h10_dbg','a') as f:
+            print(context, file=f)
+            if context.get('exception'): traceback.print_exception(context['exception'], file=f)
+    asyncio.get_running_loop().set_exception_handler(dbg)
     asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, fate.go.set)
     settings = load_settings(under.settings, {})
     log = make_logger(settings.log_level, settings.log_format)

@@ -16,6 +16,8 @@ from tests.faults.network import Network
 from tests.faults.station import until
 
 _CHUNK = 25
+#: What is leased when the connection breaks is taken again after this time.
+_LEASE_S = 2.0
 _CUT = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{}'"
 
 
@@ -25,7 +27,7 @@ async def _feed_through(network: Network, cut: Callable[[int], object], cuts: in
         before = len(network.fr.steps()) + len(network.nl.steps())
         await network.feed.hand_in(_CHUNK)
 
-        async def moves(before: int = before, more: int = 3 + at) -> bool:
+        async def moves(before: int = before, more: int = 2 + at % 4) -> bool:
             return len(network.fr.steps()) + len(network.nl.steps()) >= before + more
 
         await until(moves, "records move")
@@ -33,7 +35,7 @@ async def _feed_through(network: Network, cut: Callable[[int], object], cuts: in
 
 
 async def test_connections_are_cut(network: Network, postgres: EmbeddedPostgres) -> None:
-    workers = [await station.start() for station in (network.fr, network.nl)]
+    workers = [await station.start(lease_s=_LEASE_S) for station in (network.fr, network.nl)]
     names = [station.settings.database_url.split("/")[3].split("?")[0] for station in (network.fr, network.nl)]
 
     def cut(at: int) -> None:
@@ -69,7 +71,7 @@ async def on_fragile(tmp_path: Path, fragile: EmbeddedPostgres) -> AsyncIterator
 
 async def test_the_database_server_crashes(on_fragile: Network, fragile: EmbeddedPostgres) -> None:
     network = on_fragile
-    workers = [await station.start() for station in (network.fr, network.nl)]
+    workers = [await station.start(lease_s=_LEASE_S) for station in (network.fr, network.nl)]
 
     def crash(_: int) -> None:
         log = str(fragile.pgdata / "server.log")

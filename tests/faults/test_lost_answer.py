@@ -26,7 +26,7 @@ async def test_a_repeat_is_answered_with_the_stored_receipt(relayed: tuple[Netwo
     await network.feed.hand_in(30)
     await network.settle()
     assert not relay.cuts
-    assert await network.nl.count(_ANSWERED) >= await network.nl.count(_BATCHES) + 3
+    assert await network.nl.count(_ANSWERED) > await network.nl.count(_BATCHES)
     await network.check()
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from node.errors import OperatorError
 from node.hotline.assembly import ROLE
+from node.hotline.store import outbound
 from node.hotline.store.tables import metadata
 from node.hotline.store.vault import rotate_master
 from node.platform import migrate
@@ -137,6 +138,19 @@ async def test_a_stolen_dump_is_no_list_of_urls(world: World) -> None:
             assert all(tables[name] for name in filled)
             assert in_clear(tables) == []
             assert not any("://" in text for text in tables.values())
+
+
+async def test_a_peer_that_quotes_a_url_in_its_refusal_puts_none_into_our_tables(world: World) -> None:
+    await world.create_field_keys(world.nodes[:1])
+    async with station(world.nodes[0]) as fr:
+        item = (await fr.report(f"http://{ADDRESS['NL']}/secretpath", qualification=ILLEGAL)).items[0].id
+        await fr.until(item, "sent")
+        async with fr.node.db.transaction("test.refuse") as tx:
+            stream = await tx.value("SELECT id FROM outbound_streams")
+            told = f"there is nothing at http://{ADDRESS['NL']}/secretpath"
+            await outbound.refuse(tx, stream, [(0, "not-competent", told)], fr.clock.now())
+        assert (await fr.item(item))["state"] == "refused"
+        assert in_clear(await dump(fr.node.db)) == []
 
 
 def test_the_search_for_secrets_finds_them() -> None:

@@ -160,15 +160,21 @@ class Hub:
         await self.wait(met, limit_s=limit_s)
 
     async def wait(self, condition: Callable[[], Awaitable[bool]], *, limit_s: float = LIMIT_S) -> None:
-        """Look until `condition` holds; TimeoutError after `limit_s`."""
-        async with asyncio.timeout(limit_s):
-            while not await condition():
-                await self.node.signals.wait("test", 0.02)
+        """Look until `condition` holds; AssertionError after `limit_s`."""
+        try:
+            async with asyncio.timeout(limit_s):
+                while not await condition():
+                    await self.node.signals.wait("test", 0.02)
+        except TimeoutError:
+            raise AssertionError(f"not within {limit_s} s; the node's last lines:\n{self.tail()}") from None
 
     def logged(self, **wanted: object) -> list[dict[str, Any]]:
         """Return the log lines that have these members."""
         lines: Iterable[dict[str, Any]] = (json.loads(line) for line in self.lines.getvalue().splitlines())
         return [line for line in lines if wanted.items() <= line.items()]
+
+    def tail(self) -> str:
+        return "\n".join(self.lines.getvalue().splitlines()[-20:])
 
     async def queue(self, peer: PeerSimulator, count: int, *, evidence_bytes: int = 0) -> list[bytes]:
         """Append records to our stream to `peer`, as the dispatcher does, and return them."""
@@ -195,7 +201,7 @@ def edit_keys(node: TestNode, use: str, algorithm: str | None = None, **members:
             key.update(members)
 
 
-def add_key(node: TestNode, use: str, key: SigningKey, since: datetime) -> None:
+def add_key(node: TestNode, use: str, key: SigningKey, since: datetime | str) -> None:
     """List one more active key of a node."""
     node.entry["keys"].append(
         {
@@ -203,6 +209,6 @@ def add_key(node: TestNode, use: str, key: SigningKey, since: datetime) -> None:
             "algorithm": key.algorithm.value,
             "public": base64.b64encode(key.public().raw).decode(),
             "state": "active",
-            "not_before": rfc3339(since),
+            "not_before": since if isinstance(since, str) else rfc3339(since),
         }
     )

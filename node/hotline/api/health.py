@@ -8,6 +8,7 @@ from aiohttp import web
 
 from node.clock import rfc3339
 from node.hotline.assembly import Node
+from node.hotline.domain.lifecycle import State
 from node.hotline.store.status import read_status
 from node.platform.apikeys import Role
 from node.platform.apiproblems import UNAVAILABLE
@@ -22,6 +23,84 @@ class HealthOut(msgspec.Struct, frozen=True):
 
     status: str
     time: str
+    warnings: list[str]
+
+
+class CountOut(msgspec.Struct, frozen=True):
+    """How many items stand alike; `received` are those that came from a peer."""
+
+    state: State
+    reason: str | None
+    verdict: str | None
+    hosting_country: str | None
+    assigned_node: str | None
+    received: bool
+    items: int
+
+
+class StreamOutOut(msgspec.Struct, frozen=True):
+    """Our stream to a peer in records: written, receipted, told of in outcomes, and those refused among them."""
+
+    peer: str
+    epoch: int
+    written: int
+    receipted: int
+    told: int
+    refused: int
+
+
+class StreamInOut(msgspec.Struct, frozen=True):
+    """A peer's stream to us in records: held (receipted by us), applied, and those refused among them."""
+
+    peer: str
+    epoch: int
+    held: int
+    applied: int
+    refused: int
+
+
+class PeerOut(msgspec.Struct, frozen=True):
+    """Our contact with a peer: when it was last heard from and reached, and why it is left alone at present."""
+
+    peer: str
+    last_heard_s: int | None
+    last_reached_s: int | None
+    failures: int
+    retry_in_s: int | None
+    last_problem: str | None
+    clock_skew_s: int | None
+
+
+class DirectoryOut(msgspec.Struct, frozen=True):
+    """The membership directory in use."""
+
+    version: int
+    issued_at: str
+    age_s: int
+    nodes: int
+
+
+class DatabaseOut(msgspec.Struct, frozen=True):
+    """A geolocation file in use."""
+
+    file: str
+    kind: str
+    type: str
+    built: str
+    age_days: int
+
+
+class StatusOut(msgspec.Struct, frozen=True):
+    """The state of the node in counts: `queues` are what waits, `equivocations` proofs that a peer told two stories."""
+
+    queues: dict[str, int]
+    items: list[CountOut]
+    streams_out: list[StreamOutOut]
+    streams_in: list[StreamInOut]
+    peers: list[PeerOut]
+    equivocations: int
+    directory: DirectoryOut
+    databases: list[DatabaseOut]
     warnings: list[str]
 
 
@@ -48,7 +127,13 @@ class HealthApi:
                 group="Node",
                 handler=self._health,
                 auth=Auth.OPEN,
-                responses={HTTPStatus.OK: Answer("It is; warnings name what needs a person.", HealthOut)},
+                responses={
+                    HTTPStatus.OK: Answer(
+                        "It is; warnings name what needs a person.",
+                        HealthOut,
+                        example={"status": "ok", "time": "2026-11-22T16:00:00.000Z", "warnings": []},
+                    )
+                },
             ),
             Route(
                 method="GET",
@@ -58,8 +143,10 @@ class HealthApi:
                 handler=self._ready,
                 auth=Auth.OPEN,
                 responses={
-                    HTTPStatus.OK: Answer("It can.", ReadyOut),
-                    HTTPStatus.SERVICE_UNAVAILABLE: Answer("The store does not answer.", ReadyOut),
+                    HTTPStatus.OK: Answer("It can.", ReadyOut, example={"ready": True}),
+                    HTTPStatus.SERVICE_UNAVAILABLE: Answer(
+                        "The store does not answer.", ReadyOut, example={"ready": False}
+                    ),
                 },
             ),
             Route(
@@ -78,7 +165,7 @@ class HealthApi:
                 group="Node",
                 handler=self._status,
                 roles=monitors | {Role.READER, Role.ANALYST},
-                responses={HTTPStatus.OK: Answer("The state of the node.", None)},
+                responses={HTTPStatus.OK: Answer("The state of the node.", StatusOut)},
                 problems=(UNAVAILABLE,),
             ),
         ]
@@ -100,14 +187,21 @@ class HealthApi:
         return web.Response(body=self.node.metrics.render(), headers={"Content-Type": "text/plain; version=0.0.4"})
 
     async def _status(self, _call: Call) -> web.StreamResponse:
+        now, directory = self.node.clock.now(), self.node.directory()
         async with self.node.db.transaction("status.read") as tx:
-            status = await read_status(tx, self.node.clock.now())
-        status["directory"] = {
-            "version": self.node.directory().version,
-            "issued_at": rfc3339(self.node.directory().issued_at),
-        }
+            status = await read_status(tx, now)
+        status["directory"] = DirectoryOut(
+            directory.version,
+            rfc3339(directory.issued_at),
+            round((now - directory.issued_at).total_seconds()),
+            len(directory.nodes),
+        )
+        status["databases"] = [
+            DatabaseOut(info.path.name, info.kind, info.type, rfc3339(info.build_date), info.age_days)
+            for info in self.node.locator.databases(now)
+        ]
         status["warnings"] = warnings_of(self.node)
-        return _json(status)
+        return _json(msgspec.convert(status, StatusOut))
 
 
 def warnings_of(node: Node) -> list[str]:

@@ -24,13 +24,15 @@ from node.platform.apiproblems import CONFLICT, INVALID, NOT_FOUND, ApiProblem, 
 from node.platform.database import Database, Row
 from node.platform.routes import Answer, Body, Call, Parameter, Route
 from node.platform.web import read_body
+from protocol.codes import Channel, Classification, Kind
 
 _ENCODER = msgspec.json.Encoder()
 _BODY_BYTES_MAX = 65_536
 _PAGE_MAX = 200
 _READERS = frozenset({Role.READER, Role.ANALYST, Role.ADMIN})
 _ANALYSTS = frozenset({Role.ANALYST, Role.ADMIN})
-_ITEM = Parameter("item", UUID, "The id of the item.", example="0192f7a0-0000-7000-8000-000000000001")
+_EXAMPLE_ID = "0192f7a0-0000-7000-8000-000000000001"
+_ITEM = Parameter("item", UUID, "The id of the item.", example=_EXAMPLE_ID)
 
 
 class ItemOut(msgspec.Struct, frozen=True):
@@ -38,21 +40,21 @@ class ItemOut(msgspec.Struct, frozen=True):
 
     id: str
     case: str
-    kind: str
-    state: str
+    kind: Kind
+    state: State
     reason: str | None
     hosting_country: str | None
     assigned_country: str | None
     assigned_node: str | None
     confidence: int | None
     verdict: str | None
-    classification: str | None
+    classification: Classification | None
     duplicate_of: str | None
     created_at: str
     updated_at: str
     url: str | None = None
     times_seen: int | None = None
-    channel: str | None = None
+    channel: Channel | None = None
     reference: str | None = None
 
 
@@ -67,7 +69,7 @@ class AssessedOut(msgspec.Struct, frozen=True):
     """The item's state after the assessment."""
 
     id: str
-    state: str
+    state: State
 
 
 class SearchIn(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -80,6 +82,27 @@ class FoundOut(msgspec.Struct, frozen=True):
     """The first item known under the URL, or null."""
 
     item: str | None
+
+
+_EXAMPLE = ItemOut(
+    id=_EXAMPLE_ID,
+    case="0192f7a0-0000-7000-8000-000000000000",
+    kind=Kind.PAGE,
+    state=State.SENT,
+    reason="hosting-country",
+    hosting_country="NL",
+    assigned_country="NL",
+    assigned_node="nl.hotline.example",
+    confidence=95,
+    verdict="hosted",
+    classification=Classification.NATIONAL,
+    duplicate_of=None,
+    created_at="2026-11-22T16:00:00.000Z",
+    updated_at="2026-11-22T16:00:02.000Z",
+)
+_EXAMPLE_WHOLE = msgspec.structs.replace(
+    _EXAMPLE, url="hxxps://host[.]example/…", times_seen=2, channel=Channel.PUBLIC, reference="2026-000123"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +131,11 @@ class ItemsApi:
                     Parameter("after", UUID, "Only items after this id.", where="query", required=False),
                     Parameter("limit", int, "At most so many (1 to 200).", where="query", required=False),
                 ),
-                responses={HTTPStatus.OK: Answer("A page of items.", ItemsOut)},
+                responses={
+                    HTTPStatus.OK: Answer(
+                        "A page of items.", ItemsOut, example=_said(ItemsOut([_EXAMPLE], _EXAMPLE_ID))
+                    )
+                },
                 problems=(INVALID,),
             ),
             Route(
@@ -123,7 +150,7 @@ class ItemsApi:
                     description="The URL, in any spelling a browser would take.",
                     example={"url": "https://host.example/page"},
                 ),
-                responses={HTTPStatus.OK: Answer("The item, or null.", FoundOut)},
+                responses={HTTPStatus.OK: Answer("The item, or null.", FoundOut, example=_said(FoundOut(_EXAMPLE_ID)))},
                 problems=(INVALID,),
             ),
             Route(
@@ -134,7 +161,7 @@ class ItemsApi:
                 handler=self._show,
                 roles=_READERS,
                 parameters=(_ITEM,),
-                responses={HTTPStatus.OK: Answer("The item.", ItemOut)},
+                responses={HTTPStatus.OK: Answer("The item.", ItemOut, example=_said(_EXAMPLE_WHOLE))},
                 problems=(NOT_FOUND, INVALID),
             ),
             Route(
@@ -153,7 +180,13 @@ class ItemsApi:
                     one_of=(AssessmentIn,), description="The qualification.", example={"classification": "national"}
                 ),
                 body_bytes_max=_BODY_BYTES_MAX,
-                responses={HTTPStatus.OK: Answer("The qualification is stored.", AssessedOut)},
+                responses={
+                    HTTPStatus.OK: Answer(
+                        "The qualification is stored.",
+                        AssessedOut,
+                        example=_said(AssessedOut(_EXAMPLE_ID, State.READY)),
+                    )
+                },
                 problems=(NOT_FOUND, CONFLICT, INVALID),
             ),
             Route(
@@ -223,6 +256,11 @@ class ItemsApi:
         return web.Response(body=proof, content_type="text/plain", charset="utf-8")
 
 
+def _said(value: object) -> object:
+    """Return an example as the description shows it."""
+    return msgspec.to_builtins(value)
+
+
 def _json(value: object) -> web.Response:
     return web.Response(body=_ENCODER.encode(value), content_type="application/json")
 
@@ -233,20 +271,20 @@ def _item(row: Row, *, url: str | None = None) -> ItemOut:
     return ItemOut(
         id=str(row["id"]),
         case=str(row["case_id"]),
-        kind=row["kind"],
-        state=row["state"],
+        kind=Kind(row["kind"]),
+        state=State(row["state"]),
         reason=row["reason"],
         hosting_country=row["hosting_country"],
         assigned_country=row["assigned_country"],
         assigned_node=row["assigned_node"],
         confidence=row["confidence"],
         verdict=row["verdict"],
-        classification=None if qualification is None else qualification["classification"],
+        classification=None if qualification is None else Classification(qualification["classification"]),
         duplicate_of=None if row["duplicate_of"] is None else str(row["duplicate_of"]),
         created_at=rfc3339(row["created_at"]),
         updated_at=rfc3339(row["updated_at"]),
         url=url,
         times_seen=row["times_seen"] if whole else None,
-        channel=row["channel"] if whole else None,
+        channel=Channel(row["channel"]) if whole else None,
         reference=row["reference"] if whole else None,
     )

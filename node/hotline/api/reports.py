@@ -10,6 +10,7 @@ from aiohttp import web
 
 from node.hotline.api.groupcommit import GroupCommit, IntakeUnavailable
 from node.hotline.domain.intake import Report, check_batch, check_report
+from node.hotline.domain.lifecycle import State
 from node.hotline.domain.schema import BatchIn, IntakeRefused, ReportIn, decode_submission
 from node.hotline.flows.intake import ReferenceConflicts, Submission, Taken
 from node.platform.apikeys import Role
@@ -26,7 +27,7 @@ class TakenItemOut(msgspec.Struct, frozen=True):
     """One URL of the report: `duplicate_of` is the item already known, where it was reported before."""
 
     id: str
-    state: str
+    state: State
     duplicate_of: str | None
 
 
@@ -43,6 +44,17 @@ class ReceivedOut(msgspec.Struct, frozen=True):
     """What became of the reports, in the order in which they were sent."""
 
     reports: list[TakenOut]
+
+
+def _example(state: State, *, repeated: bool) -> object:
+    """An answer for the description: a page and one media file, which was known before."""
+    page, known = "0192f7a0-0000-7000-8000-000000000001", "0192f7a0-0000-7000-8000-000000000002"
+    items = [
+        TakenItemOut(page, state, None),
+        TakenItemOut("0192f7a0-0000-7000-8000-000000000003", State.DUPLICATE, known),
+    ]
+    case = "0192f7a0-0000-7000-8000-000000000000"
+    return msgspec.to_builtins(ReceivedOut([TakenOut(case, "2026-000123", repeated, items)]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +95,14 @@ class ReportsApi:
                 ),
                 body_bytes_max=self.body_bytes_max,
                 responses={
-                    HTTPStatus.CREATED: Answer("Everything is stored.", ReceivedOut),
-                    HTTPStatus.OK: Answer("Every reference was known; nothing was added.", ReceivedOut),
+                    HTTPStatus.CREATED: Answer(
+                        "Everything is stored.", ReceivedOut, example=_example(State.LOCATING, repeated=False)
+                    ),
+                    HTTPStatus.OK: Answer(
+                        "Every reference was known; nothing was added.",
+                        ReceivedOut,
+                        example=_example(State.SENT, repeated=True),
+                    ),
                 },
                 problems=(INVALID, CONFLICT, UNAVAILABLE),
             )
@@ -135,7 +153,7 @@ class ReportsApi:
 
 def _out(report: Report, taken: Taken) -> TakenOut:
     items = [
-        TakenItemOut(str(item.id), item.state, None if item.duplicate_of is None else str(item.duplicate_of))
+        TakenItemOut(str(item.id), State(item.state), None if item.duplicate_of is None else str(item.duplicate_of))
         for item in taken.items
     ]
     return TakenOut(str(taken.case_id), report.reference, taken.repeated, items)

@@ -6,6 +6,7 @@ from datetime import datetime
 from uuid import UUID
 
 from node.platform.database import Transaction
+from node.platform.telemetry import withhold
 from protocol.merkle import Edge
 
 FIRST_EPOCH = 1
@@ -168,7 +169,10 @@ async def receipt_covering(tx: Transaction, stream: int, idx: int) -> tuple[int,
 
 
 async def refuse(tx: Transaction, stream: int, refusals: Sequence[tuple[int, str, str]], now: datetime) -> None:
-    """Note single records (`idx`, code, detail) that the peer's outcome refused, and mark their items."""
+    """Note single records (`idx`, code, detail) that the peer's outcome refused, and mark their items.
+
+    The detail is the peer's own sentence and stands here in clear: one that quotes a URL is withheld.
+    """
     await tx.execute(
         "INSERT INTO outbox_refusals (stream, idx, code, detail, refused_at) "
         "SELECT $1, r.idx, r.code, r.detail, $5 "
@@ -177,7 +181,7 @@ async def refuse(tx: Transaction, stream: int, refusals: Sequence[tuple[int, str
         stream,
         [row[0] for row in refusals],
         [row[1] for row in refusals],
-        [row[2] for row in refusals],
+        [withhold(row[2]) for row in refusals],
         now,
     )
     await tx.execute(

@@ -1,0 +1,120 @@
+"""Back-off is kept in the database, outlives the process, and ends with the first word from the peer."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from tests.peers.conftest import OpenInbox, run_hub, sending_network
+from tests.peers.inbox import refuses
+from tests.peers.network import Hub, Network, ShiftedClock
+from tests.peers.simulator import Answer, PeerSimulator
+from tests.peers.test_delivery import arrived
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+LATER = refuses("maintenance", headers={"retry-after": "600"})
+
+
+@pytest.fixture(scope="module")
+def patient_network(tmp_path_factory: pytest.TempPathFactory, database: Callable[[], str]) -> Network:
+    """A sender that leaves a peer alone for up to a quarter of an hour, as in operation."""
+    folder = tmp_path_factory.mktemp("patient")
+    return sending_network(folder, database, backoff_base_s=900, backoff_cap_s=900, poll_s=0.05)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def patient(patient_network: Network) -> AsyncIterator[Hub]:
+    async with run_hub(patient_network, patient_network.tested, ShiftedClock()) as made:
+        yield made
+
+
+async def left_alone(hub: Hub, peer: PeerSimulator) -> None:
+    """Wait until the node has decided to leave the peer alone for ten minutes."""
+    await hub.until("SELECT retry_at IS NOT NULL AS met FROM peers WHERE node_id = $1", peer.id)
+    row = await hub.row("SELECT failures, retry_at, last_problem FROM peers WHERE node_id = $1", peer.id)
+    assert (row["failures"], row["last_problem"]) == (1, "maintenance")
+    assert timedelta(seconds=590) < row["retry_at"] - hub.clock.now() <= timedelta(seconds=600)
+
+
+async def a_batch(peer: PeerSimulator) -> Answer:
+    return await peer.put(peer.batch(1))
+
+
+async def a_repeat(peer: PeerSimulator) -> Answer:
+    return await peer.put(peer.cut(0, 1))
+
+
+async def a_question(peer: PeerSimulator) -> Answer:
+    return await peer.get(f"/peer/v1/streams/{peer.id}")
+
+
+async def a_greeting(peer: PeerSimulator) -> Answer:
+    return await peer.get("/.well-known/hx-node")
+
+
+@pytest.mark.parametrize("word", [a_batch, a_repeat, a_question, a_greeting])
+async def test_any_authenticated_call_ends_the_back_off(
+    patient: Hub, open_inbox: OpenInbox, word: Callable[[PeerSimulator], Awaitable[Answer]]
+) -> None:
+    peer, inbox = await open_inbox(patient)
+    records = await patient.queue(peer, 1)
+    await arrived(patient, peer, inbox, records)
+    # An outcome, so that nothing has to be said in return.
+    await peer.deliver([peer.outcome(accepted=[(0, 0)])])
+    inbox.does(LATER)
+    records += await patient.queue(peer, 3)
+    await left_alone(patient, peer)
+    assert (await word(peer)).status == 200
+    await patient.until(
+        "SELECT acked_size >= $2 AS met FROM outbound_streams s JOIN delivery_cursors c "
+        "ON c.stream = s.id WHERE s.peer = $1",
+        peer.id,
+        len(records),
+    )
+    assert inbox.records[: len(records)] == records
+
+
+async def test_a_call_that_proves_nothing_ends_no_back_off(patient: Hub, open_inbox: OpenInbox) -> None:
+    peer, inbox = await open_inbox(patient)
+    stranger = await patient.peer()
+    inbox.does(LATER)
+    await patient.queue(peer, 3)
+    await left_alone(patient, peer)
+    path = f"/peer/v1/streams/{peer.id}"
+    await patient.problem(peer.get(path, shift_s=-400), "clock-skew", field="signature-input")
+    await patient.problem(stranger.get(path), "wrong-audience", field="iss")
+    await left_alone(patient, peer)
+    assert inbox.arrivals == [(0, 3)]
+
+
+async def test_the_back_off_outlives_the_process(tmp_path: Path, database: Callable[[], str]) -> None:
+    # In a thread, because `database` and a fixture of a module run their own loops.
+    network = await asyncio.to_thread(sending_network, tmp_path, database, backoff_base_s=900, backoff_cap_s=900)
+    clock = ShiftedClock()
+    from tests.peers.inbox import Inbox  # noqa: PLC0415
+
+    async with run_hub(network, network.tested, clock) as hub:
+        peer = await hub.peer()
+        inbox = Inbox(peer.node, network.tested)
+        await inbox.listen()
+        inbox.does(LATER)
+        records = await hub.queue(peer, 3)
+        await left_alone(hub, peer)
+    try:
+        async with run_hub(network, network.tested, clock) as hub:
+            await left_alone(hub, peer)
+            # Several rounds of the loop that looks for work, woken each time, leave the peer alone.
+            for _ in range(5):
+                hub.node.signals.wake("deliver")
+                await hub.rows("SELECT 1")
+            assert inbox.arrivals == [(0, 3)]
+            # When the time has come, it is tried again without anybody's doing.
+            clock.offset_s = 601
+            inbox.now = clock.now
+            await arrived(hub, peer, inbox, records)
+    finally:
+        await inbox.close()
