@@ -35,8 +35,8 @@ class Jobs:
 
     def start(self) -> None:
         """Start every loop."""
-        node, poll_s = self._node, self._node.settings.poll_s
-        self._spawn(node.db.listen(node.signals.wake, stop=self._stop, retry_s=poll_s))
+        node = self._node
+        self._spawn(self._listen())
         self._spawn(self._loop("locate", "locate", self._locate))
         self._spawn(self._loop("dispatch", "dispatch", lambda: node.dispatcher.run_once(node.directory())))
         self._spawn(self._loop("apply", "apply", self._apply))
@@ -78,6 +78,14 @@ class Jobs:
             )
         self._node.metrics.loop_errors.labels(loop=name).inc()
         return None
+
+    async def _listen(self) -> None:
+        """Hear what other processes notify, for as long as this one runs."""
+        node = self._node
+        listen = partial(node.db.listen, node.signals.wake, stop=self._stop, retry_s=node.settings.poll_s)
+        while not self._stop.is_set():
+            await self._survive("listen", listen)
+            await self._pause(_REST_S)
 
     async def _loop(self, name: str, topic: str, run_once: Callable[[], Awaitable[int]]) -> None:
         while not self._stop.is_set():

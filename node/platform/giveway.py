@@ -14,35 +14,24 @@ class GiveWay:
     def __init__(self) -> None:
         """Nobody is being answered yet."""
         self._callers = 0
-        self._changed = asyncio.Event()
+        self._last_s = 0.0
 
     @contextmanager
     def answering(self) -> Iterator[None]:
         """Count one caller while the block runs."""
         self._callers += 1
-        self._changed.set()
         try:
             yield
         finally:
             self._callers -= 1
-            self._changed.set()
+            self._last_s = asyncio.get_running_loop().time()
 
     async def turn(self, limit_s: float) -> None:
-        """Return when nobody was being answered for a moment, at the latest after `limit_s` seconds."""
-        try:
-            async with asyncio.timeout(limit_s):
-                while not await self._quiet():
-                    pass
-        except TimeoutError:
-            return
+        """Return when nobody was being answered for a moment, at the latest after `limit_s` seconds.
 
-    async def _quiet(self) -> bool:
-        self._changed.clear()
-        if self._callers:
-            await self._changed.wait()
-            return False
-        try:
-            await asyncio.wait_for(self._changed.wait(), _QUIET_S)
-        except TimeoutError:
-            return True
-        return False
+        It looks now and then: to be told of every caller would cost each of them more than the look costs us.
+        """
+        clock = asyncio.get_running_loop().time
+        deadline = clock() + limit_s
+        while clock() < deadline and (self._callers or clock() - self._last_s < _QUIET_S):
+            await asyncio.sleep(_QUIET_S)

@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import json
+import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -88,13 +89,15 @@ class Door:
         return await self.ask("POST", REPORTS, body, **options)
 
     async def raw(self, request: bytes, *, limit_s: float = 10.0) -> bytes:
-        """Send bytes on a connection of their own and return all that comes until the node closes it."""
+        """Send bytes on a connection of their own and return the first answer, head and body."""
         address = URL(self.base_url)
         reader, writer = await asyncio.open_connection(address.host, address.port)
         try:
             writer.write(request)
             async with asyncio.timeout(limit_s):
-                return await reader.read()
+                head = await reader.readuntil(b"\r\n\r\n")
+                length = re.search(rb"\r\ncontent-length: *(\d+)\r\n", head, re.IGNORECASE)
+                return head + (await reader.readexactly(int(length[1])) if length else b"")
         finally:
             writer.close()
 

@@ -9,7 +9,7 @@ import pytest
 from node.hotline.api.groupcommit import GroupCommit
 from node.hotline.serve import api_routes
 from node.hotline.store.apikeys import ApiKeys
-from node.platform.apikeys import CACHE_TTL_S, Role, new_api_key
+from node.platform.apikeys import CACHE_TTL_S, NewApiKey, Role, new_api_key
 from node.platform.routes import Auth, Route
 from tests.api.door import ITEMS, Door, basic, bearer
 
@@ -18,12 +18,28 @@ STATUS = "/api/v1/status"
 OPEN = {"/healthz", "/readyz"}
 
 
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+@pytest.fixture(scope="module")
+def door(shared_door: Door) -> Door:
+    """One node for all of these."""
+    return shared_door
+
+
 def table(door: Door) -> tuple[Route, ...]:
     return api_routes(door.node, GroupCommit(door.node.store.intake(), reports_max=1))
 
 
 def path_of(route: Route) -> str:
     return route.path.replace("{item}", str(UUID(int=7)))
+
+
+async def new_key(door: Door, *roles: Role) -> tuple[NewApiKey, dict[str, str]]:
+    """A key of its own for one test, and the header to send."""
+    key = new_api_key()
+    await ApiKeys(door.node.db).add(key, "one test", frozenset(roles), door.clock.now())
+    return key, {"Authorization": bearer(key)}
 
 
 async def test_every_route_but_health_needs_a_key(door: Door) -> None:
@@ -77,26 +93,26 @@ def encoded(text: bytes) -> str:
     return base64.b64encode(text).decode()
 
 
-@pytest.mark.parametrize(
-    "header",
-    [
-        "",
-        "Bearer",
-        "Bearer ",
-        "Bearer hx_canary",
-        f"Bearer hx_{'a' * 12}_{'b' * 43}",
-        "Basic",
-        "Basic canary",
-        "Basic !!!!",
-        f"Basic {encoded(b'canary')}",
-        f"Basic {encoded(bytes([255, 254]))}",
-        f"Basic {encoded(b'user:hx_canary')}",
-        "Digest username=canary",
-    ],
+NO_KEYS = (
+    "",
+    "Bearer",
+    "Bearer ",
+    "Bearer hx_canary",
+    f"Bearer hx_{'a' * 12}_{'b' * 43}",
+    "Basic",
+    "Basic canary",
+    "Basic !!!!",
+    f"Basic {encoded(b'canary')}",
+    f"Basic {encoded(bytes([255, 254]))}",
+    f"Basic {encoded(b'user:hx_canary')}",
+    "Digest username=canary",
 )
-async def test_what_is_no_key_is_refused(door: Door, header: str) -> None:
-    reply = await door.ask("GET", STATUS, headers={"Authorization": header})
-    assert reply.errors(401, "unauthenticated") == []
+
+
+async def test_what_is_no_key_is_refused(door: Door) -> None:
+    for header in NO_KEYS:
+        reply = await door.ask("GET", STATUS, headers={"Authorization": header})
+        assert reply.errors(401, "unauthenticated") == [], header
 
 
 async def test_a_wrong_secret_and_another_ones_id_are_refused(door: Door) -> None:
@@ -114,28 +130,27 @@ async def test_a_wrong_secret_and_another_ones_id_are_refused(door: Door) -> Non
 
 async def test_a_revoked_key_stops_within_the_time_it_is_remembered(door: Door) -> None:
     keys = ApiKeys(door.node.db)
-    assert (await door.ask("GET", STATUS, role=Role.MONITOR)).status == 200
-    assert await keys.revoke(door.keys[Role.MONITOR].key_id, door.clock.now())
-    assert not await keys.revoke(door.keys[Role.MONITOR].key_id, door.clock.now())
+    key, headers = await new_key(door, Role.MONITOR)
+    assert (await door.ask("GET", STATUS, headers=headers)).status == 200
+    assert await keys.revoke(key.key_id, door.clock.now())
+    assert not await keys.revoke(key.key_id, door.clock.now())
     door.clock.ahead_s += CACHE_TTL_S + 0.1
-    assert (await door.ask("GET", STATUS, role=Role.MONITOR)).errors(401, "unauthenticated") == []
+    assert (await door.ask("GET", STATUS, headers=headers)).errors(401, "unauthenticated") == []
     assert (await door.ask("GET", STATUS, role=Role.ADMIN)).status == 200
 
 
 async def test_an_expired_key_stops_when_it_expires(door: Door) -> None:
-    key = door.keys[Role.MONITOR]
+    key, headers = await new_key(door, Role.MONITOR)
     async with door.node.db.transaction("test.expire") as tx:
         at = door.clock.now() + timedelta(seconds=60)
         await tx.execute("UPDATE api_keys SET expires_at = $2 WHERE id = $1", key.key_id, at)
-    assert (await door.ask("GET", STATUS, role=Role.MONITOR)).status == 200
+    assert (await door.ask("GET", STATUS, headers=headers)).status == 200
     door.clock.ahead_s += 61
-    assert (await door.ask("GET", STATUS, role=Role.MONITOR)).errors(401, "unauthenticated") == []
+    assert (await door.ask("GET", STATUS, headers=headers)).errors(401, "unauthenticated") == []
 
 
 async def test_a_key_with_several_roles_may_do_what_each_may(door: Door) -> None:
-    both = new_api_key()
-    await ApiKeys(door.node.db).add(both, "both", frozenset({Role.INTAKE, Role.READER}), door.clock.now())
-    headers = {"Authorization": bearer(both)}
+    _, headers = await new_key(door, Role.INTAKE, Role.READER)
     assert (await door.report({"url": "https://host.example/"}, headers=headers)).status == 201
     assert (await door.ask("GET", ITEMS, headers=headers)).status == 200
     assert (await door.ask("GET", "/metrics", headers=headers)).errors(403, "forbidden") == []
@@ -144,7 +159,7 @@ async def test_a_key_with_several_roles_may_do_what_each_may(door: Door) -> None
 async def test_the_database_holds_no_key(door: Door) -> None:
     async with door.node.db.transaction("test.read") as tx:
         rows = await tx.fetch("SELECT api_keys::text AS row FROM api_keys")
-    assert len(rows) == len(Role)
+    assert len(rows) >= len(Role)
     for key in door.keys.values():
         secret = key.text.rpartition("_")[2]
         assert not any(secret in row["row"] for row in rows)

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import pytest
 from aiohttp import web
 from jsonschema import Draft202012Validator
 from openapi_spec_validator import OpenAPIV31SpecValidator
@@ -16,6 +17,15 @@ from node.platform.web import Limits, make_app
 from tests.api.door import ITEMS, Door
 
 DOCUMENT = "/api/openapi.json"
+
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+@pytest.fixture(scope="module")
+def door(shared_door: Door) -> Door:
+    """One node for all of these."""
+    return shared_door
 
 
 async def served(door: Door) -> dict[str, Any]:

@@ -21,6 +21,8 @@ import uvloop
 
 from node.clock import SystemClock
 from node.errors import OperatorError
+from node.hotline.assembly import open_store
+from node.hotline.cli.importing import import_rows
 from node.hotline.flows import locate
 from node.hotline.serve import serve
 from node.platform.database import Database, Transaction
@@ -105,7 +107,10 @@ class ShiftedClock:
 
 @dataclass(frozen=True, slots=True)
 class Conditions:
-    """Under which a process serves: its settings file, its logs and trace, what it is to die or wait at, its clock."""
+    """Under which a process runs: its settings file, its log and trace, what it is to die or wait at, its clock.
+
+    With `importing` it imports that file instead of serving.
+    """
 
     settings: Path
     log: Path
@@ -114,32 +119,47 @@ class Conditions:
     hold: Order | None = None
     clock_ahead_s: float = 0.0
     lease_s: float = locate.LEASE_S
+    importing: Path | None = None
 
 
-async def _serve(under: Conditions) -> None:
+class _NoProgress:
+    def update(self, rows: int, bytes_read: int) -> None:
+        """Show nothing."""
+
+
+async def _run(under: Conditions) -> None:
     fate = Fate(under.trace, under.kill, under.hold)
-    def dbg(loop, context):
-        import traceback
-        with open('/tmp/h10_dbg','a') as f:
-            print(context, file=f)
-            if context.get('exception'): traceback.print_exception(context['exception'], file=f)
-    asyncio.get_running_loop().set_exception_handler(dbg)
     asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, fate.go.set)
     settings = load_settings(under.settings, {})
     log = make_logger(settings.log_level, settings.log_format)
     route_library_logs(log)
-    await serve(settings, clock=ShiftedClock(under.clock_ahead_s), log=log, make=partial(DyingDatabase, fate))
+    clock, make = ShiftedClock(under.clock_ahead_s), partial(DyingDatabase, fate)
+    if under.importing is None:
+        await serve(settings, clock=clock, log=log, make=make)
+        return
+    with under.importing.open("rb") as file:
+        async with open_store(settings, clock=clock, make=make) as store:
+            await import_rows(
+                store,
+                file,
+                None,
+                source="reports",
+                submitter="import",
+                rejects=under.importing.with_suffix(".rejects"),
+                rows_per_commit=settings.import_rows_per_commit,
+                progress=_NoProgress(),
+            )
 
 
 def run(under: Conditions) -> None:
-    """Be the process: serve until SIGTERM, or until fate strikes. Exit status 2 when the start makes no sense."""
+    """Be the process until SIGTERM, or until fate strikes. Exit status 2 when the start makes no sense."""
     with under.log.open("ab") as file:
         os.dup2(file.fileno(), sys.stdout.fileno())
         os.dup2(file.fileno(), sys.stderr.fileno())
     # A lease outlives its dead worker by minutes; a test has seconds.
     vars(locate)["LEASE_S"] = under.lease_s
     try:
-        uvloop.run(_serve(under))
+        uvloop.run(_run(under))
     except OperatorError as error:
         sys.stderr.write(f"{error.sentence}\n")
         sys.exit(2)

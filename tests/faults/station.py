@@ -77,9 +77,10 @@ class Worker:
         assert pid is not None
         return pid
 
-    def kill(self) -> None:
-        """End it as `kill -9` does."""
+    async def kill(self) -> None:
+        """End it as `kill -9` does; it is gone when this returns."""
         self.process.kill()
+        await self.ended()
 
     def go(self) -> None:
         """End its wait at the step where it was ordered to hold."""
@@ -151,16 +152,18 @@ class Station:
         clock_ahead_s: float = 0.0,
         lease_s: float = LEASE_S,
         settings: Mapping[str, object] | None = None,
+        importing: Path | None = None,
     ) -> Worker:
         """Start a worker; `settings` are those in which it differs from the node's."""
         path = self.folder / f"worker{len(self.workers)}.toml"
         values = {one.name: getattr(self.settings, one.name) for one in fields(Settings) if one.name != "master_key"}
         write_settings(path, {**values, **(settings or {})})
         under = Conditions(
-            path, self.log, self.trace, kill=kill, hold=hold, clock_ahead_s=clock_ahead_s, lease_s=lease_s
+            path, self.log, self.trace, kill, hold, clock_ahead_s=clock_ahead_s, lease_s=lease_s, importing=importing
         )
         process = _NURSERY.Process(target=run, args=(under,), name=f"{self.id} {kill or hold or ''}", daemon=True)
-        await asyncio.to_thread(process.start)
+        # Not in a thread: a start looks after the other processes too, and two that look at once miss what one saw.
+        process.start()
         worker = Worker(process, kill)
         self.workers.append(worker)
         return worker
@@ -198,9 +201,7 @@ class Station:
     async def end(self) -> None:
         """Kill what still runs, and collect it."""
         for worker in self.workers:
-            worker.kill()
-        for worker in self.workers:
-            await worker.ended()
+            await worker.kill()
             worker.process.close()
         await self.db.close()
 

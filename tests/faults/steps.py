@@ -38,6 +38,7 @@ READ_ONLY: Mapping[str, str] = MappingProxyType(
         "status.read": "reads queues for the status",
         "ready.contact": "asks whether the database answers",
         "prove.read": "reads a record and its receipt",
+        "init.look": "asks whether the field keys are there",
         "items.page": "reads items for the API",
         "items.search": "reads items for the API",
         "items.show": "reads items for the API",
@@ -48,6 +49,9 @@ READ_ONLY: Mapping[str, str] = MappingProxyType(
 HARMLESS: Mapping[str, str] = MappingProxyType(
     {
         "prune.nonces": "deletes by age alone, once a minute: what one round leaves the next one takes",
+        "init.keys": "makes the field keys, whole or not at all; `hotline init` says that it did not end",
+        "migrate.keys": "makes the field keys where there are none, whole or not at all",
+        "keys.rotate-master": "wraps every field key anew or none; both master keys are in their files by then",
         "apikeys.add": "one row, by a command whose caller sees that it did not end",
         "apikeys.revoke": "one row, by a command whose caller sees that it did not end",
     }

@@ -12,7 +12,7 @@ from node.platform import migrate
 from node.platform.database import Database
 from node.platform.embedded import EmbeddedPostgres
 from tests.faults.conftest import make_world, open_network
-from tests.faults.network import Network
+from tests.faults.network import Network, together
 from tests.faults.station import until
 
 _CHUNK = 25
@@ -42,6 +42,7 @@ async def test_connections_are_cut(network: Network, postgres: EmbeddedPostgres)
         for name in names[at % 2 :]:
             postgres._psql(_CUT.format(name))
 
+    await together(network.fr.serving(), network.nl.serving())
     await _feed_through(network, cut, 12)
     await network.settle()
     await network.check()
@@ -79,6 +80,7 @@ async def test_the_database_server_crashes(on_fragile: Network, fragile: Embedde
             "pg_ctl", "restart", "-m", "immediate", "-w", "-s", "-l", log, "-D", str(fragile.pgdata), what="restart"
         )
 
+    await together(network.fr.serving(), network.nl.serving())
     await _feed_through(network, crash, 4)
     await network.settle()
     await network.check()

@@ -55,8 +55,8 @@ async def _die_in_turn(station: Station, orders: Sequence[Order], struck: list[O
 async def _die_alone(network: Network) -> None:
     """Each side dies where it notes that the other is away, which it then really is."""
     fr, nl = network.fr, network.nl
-    nl.workers[-1].kill()
-    fr.workers[-1].kill()
+    await nl.workers[-1].kill()
+    await fr.workers[-1].kill()
     for at, order in enumerate(both_sides(*ALONE)):
         worker = await fr.start(kill=order, lease_s=_LEASE_S)
         if at == 0:

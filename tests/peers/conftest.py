@@ -2,9 +2,10 @@
 
 import asyncio
 import io
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Protocol
 from uuid import uuid4
 
 import aiohttp
@@ -96,12 +97,18 @@ async def fast_sender(three_in_flight: Network) -> AsyncIterator[Hub]:
         yield made
 
 
-OpenInbox = Callable[..., Awaitable[tuple[PeerSimulator, Inbox]]]
+class OpenInbox(Protocol):
+    """Lists one more peer, in a free country unless one is given, and opens its inbox."""
+
+    async def __call__(
+        self, hub: Hub, country: str | None = None, *, listen: bool = True
+    ) -> tuple[PeerSimulator, Inbox]:
+        """Return the peer and its inbox, which listens unless told not to."""
 
 
 @pytest_asyncio.fixture(loop_scope="module")
 async def open_inbox() -> AsyncIterator[OpenInbox]:
-    """Return a function that adds a peer that listens: `await open_inbox(hub, country=None, listen=True)`."""
+    """Return a function that lists a peer and opens its inbox; what it opened is closed at the end."""
     opened: list[Inbox] = []
 
     async def add(hub: Hub, country: str | None = None, *, listen: bool = True) -> tuple[PeerSimulator, Inbox]:

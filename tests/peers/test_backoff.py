@@ -9,7 +9,7 @@ import pytest
 import pytest_asyncio
 
 from tests.peers.conftest import OpenInbox, run_hub, sending_network
-from tests.peers.inbox import refuses
+from tests.peers.inbox import Inbox, refuses
 from tests.peers.network import Hub, Network, ShiftedClock
 from tests.peers.simulator import Answer, PeerSimulator
 from tests.peers.test_delivery import arrived
@@ -92,11 +92,9 @@ async def test_a_call_that_proves_nothing_ends_no_back_off(patient: Hub, open_in
 
 
 async def test_the_back_off_outlives_the_process(tmp_path: Path, database: Callable[[], str]) -> None:
-    # In a thread, because `database` and a fixture of a module run their own loops.
+    # In a thread, because making a database runs a loop of its own.
     network = await asyncio.to_thread(sending_network, tmp_path, database, backoff_base_s=900, backoff_cap_s=900)
     clock = ShiftedClock()
-    from tests.peers.inbox import Inbox  # noqa: PLC0415
-
     async with run_hub(network, network.tested, clock) as hub:
         peer = await hub.peer()
         inbox = Inbox(peer.node, network.tested)

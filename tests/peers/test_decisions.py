@@ -1,6 +1,7 @@
 """What a sender decides after each answer, as a pure function: by property, and by the table of PROTOCOL section 6."""
 
 import math
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -31,27 +32,27 @@ situations = st.fixed_dictionaries(
 draws = st.floats(0, 1, exclude_max=True)
 
 
-def decided(problem: Problem, *, draw: float = 0.5, **situation: object) -> Decision:
-    known: dict[str, object] = {"failures": 0, "first_index": 100, "batch_records": 1000, "rewound": False}
-    return decide(problem, base_s=BASE_S, cap_s=CAP_S, draw=lambda: draw, **{**known, **situation})  # type: ignore[arg-type]
+def decided(problem: Problem, *, draw: float = 0.5, **situation: Any) -> Decision:
+    known: dict[str, Any] = {"failures": 0, "first_index": 100, "batch_records": 1000, "rewound": False, **situation}
+    return decide(problem, base_s=BASE_S, cap_s=CAP_S, draw=lambda: draw, **known)
 
 
 @given(problems, situations, draws)
 def test_every_answer_leads_to_a_decision_within_its_bounds(
-    problem: Problem, situation: dict[str, object], draw: float
+    problem: Problem, situation: dict[str, Any], draw: float
 ) -> None:
     decision = decided(problem, draw=draw, **situation)
     if isinstance(decision, BackOff):
         assert 0 <= decision.seconds <= CAP_S
     elif isinstance(decision, Shrink):
-        assert 1 <= decision.records < situation["batch_records"]  # type: ignore[operator]
+        assert 1 <= decision.records < situation["batch_records"]
     else:
-        assert 0 <= decision.index < situation["first_index"]  # type: ignore[operator]
+        assert 0 <= decision.index < situation["first_index"]
 
 
 @given(problems, situations, draws)
 def test_only_a_gap_before_the_batch_rewinds_and_only_once(
-    problem: Problem, situation: dict[str, object], draw: float
+    problem: Problem, situation: dict[str, Any], draw: float
 ) -> None:
     decision = decided(problem, draw=draw, **situation)
     if isinstance(decision, Rewind):
@@ -61,7 +62,7 @@ def test_only_a_gap_before_the_batch_rewinds_and_only_once(
 
 
 @given(problems, situations, draws)
-def test_a_smaller_batch_never_exceeds_the_credit(problem: Problem, situation: dict[str, object], draw: float) -> None:
+def test_a_smaller_batch_never_exceeds_the_credit(problem: Problem, situation: dict[str, Any], draw: float) -> None:
     decision = decided(problem, draw=draw, **situation)
     if isinstance(decision, Shrink):
         assert problem.code in {"too-large", "over-quota", "maintenance"}
@@ -86,7 +87,7 @@ def test_back_off_is_full_jitter_below_a_doubling_bound(failures: int, draw: flo
 
 
 @given(st.integers(0, 10_000), situations, draws)
-def test_a_retry_after_is_honoured_up_to_the_cap(retry_after_s: int, situation: dict[str, object], draw: float) -> None:
+def test_a_retry_after_is_honoured_up_to_the_cap(retry_after_s: int, situation: dict[str, Any], draw: float) -> None:
     problem = Problem("maintenance", retry_after_s=float(retry_after_s))
     assert decided(problem, draw=draw, **situation) == BackOff(min(retry_after_s, CAP_S), alarm=False)
 
@@ -119,7 +120,7 @@ def test_a_retry_after_is_honoured_up_to_the_cap(retry_after_s: int, situation: 
         (Problem("key-revoked"), {}, BackOff(CAP_S * 0.75, alarm=True)),
     ],
 )
-def test_the_table(problem: Problem, situation: dict[str, object], decision: Decision) -> None:
+def test_the_table(problem: Problem, situation: dict[str, Any], decision: Decision) -> None:
     assert decided(problem, **situation) == decision
 
 

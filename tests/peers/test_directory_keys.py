@@ -1,5 +1,6 @@
 """What the directory says of a key decides, at once: states and windows of http and stream keys, states of nodes."""
 
+import os
 from collections.abc import Callable
 from datetime import timedelta
 
@@ -17,8 +18,6 @@ LONG_AGO = "2026-02-01T00:00:00.000Z"
 
 
 def new_key(algorithm: Algorithm = Algorithm.ED25519) -> SigningKey:
-    import os  # noqa: PLC0415 - used here only
-
     return SigningKey(algorithm, os.urandom(32))
 
 
@@ -31,15 +30,14 @@ async def changed(hub: Hub, change: Callable[[TestNode], None]) -> PeerSimulator
     return peer
 
 
-def replaced(use: str, **members: object) -> Callable[[TestNode], None]:
+def replaced(use: str, **members: str) -> Callable[[TestNode], None]:
     """Put all keys of a use in another state, with new ones beside them."""
 
     def change(node: TestNode) -> None:
-        since = members.get("retired_at") or members.get("compromised_since") or LONG_AGO
         algorithms = {key["algorithm"] for key in node.entry["keys"] if key["use"] == use}
-        edit_keys(node, use, **members)
+        edit_keys(node, use, None, **members)
         for algorithm in sorted(algorithms):
-            add_key(node, use, new_key(Algorithm(algorithm)), LONG_AGO if since is None else since)
+            add_key(node, use, new_key(Algorithm(algorithm)), LONG_AGO)
 
     return change
 

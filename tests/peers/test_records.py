@@ -190,7 +190,7 @@ async def test_a_url_known_already_is_taken_as_a_duplicate(hub: Hub, open_inbox:
 # What a sender makes of outcomes.
 
 
-async def sent_items(hub: Hub, peer: PeerSimulator, inbox: Inbox, count: int) -> list[str]:
+async def sent_items(hub: Hub, inbox: Inbox, count: int) -> list[str]:
     """Report URLs hosted in the peer's country until they are in its inbox; return the items in stream order."""
     before = len(inbox.records)
     for number in range(count):
@@ -227,7 +227,7 @@ async def written(hub: Hub, peer: PeerSimulator) -> int:
 
 async def test_outcomes_mark_what_was_refused_and_are_never_answered(sender: Hub, open_inbox: OpenInbox) -> None:
     peer, inbox = await open_inbox(sender, "NL")
-    items = await sent_items(sender, peer, inbox, 4)
+    items = await sent_items(sender, inbox, 4)
     # Good outcomes.
     await peer.deliver([peer.outcome(accepted=[(0, 0)], refused=[(1, "not-competent")])])
     await peer.deliver([peer.outcome(accepted=[(2, 2)], refused=[(3, "handling-violation")])])
@@ -257,7 +257,8 @@ async def test_outcomes_mark_what_was_refused_and_are_never_answered(sender: Hub
     await peer.deliver(bad[5:])
     await sender.applied(peer)
     refusals = await sender.rows(
-        "SELECT r.code FROM inbox_refusals r JOIN inbound_streams s ON s.id = r.stream WHERE s.peer = $1 ORDER BY r.idx",
+        "SELECT r.code FROM inbox_refusals r JOIN inbound_streams s ON s.id = r.stream WHERE s.peer = $1 "
+        "ORDER BY r.idx",
         peer.id,
     )
     assert [row["code"] for row in refusals] == [

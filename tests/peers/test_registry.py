@@ -16,8 +16,6 @@ from protocol.problems import REGISTRY
 from tests.peers.network import Hub, edit_keys
 from tests.peers.simulator import PeerSimulator, with_body, without
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
-
 #: Codes that this version never gives, each with what is missing; all of them are understood when a peer gives them
 #: (test_delivery.py, test_every_problem_of_the_registry_is_survived).
 NOT_YET = {
@@ -102,6 +100,7 @@ CASES: dict[str, Case] = {
 }
 
 
+@pytest.mark.asyncio(loop_scope="module")
 @pytest.mark.parametrize("code", sorted(CASES))
 async def test_the_code_is_given_by_a_running_node(hub: Hub, code: str) -> None:
     peer = await hub.peer()
@@ -109,12 +108,12 @@ async def test_the_code_is_given_by_a_running_node(hub: Hub, code: str) -> None:
     assert await CASES[code](hub, peer) == code
 
 
-async def test_every_code_is_reproduced_or_has_its_reason() -> None:
+def test_every_code_is_reproduced_or_has_its_reason() -> None:
     assert CASES.keys() | NOT_YET.keys() == REGISTRY.keys()
     assert not CASES.keys() & NOT_YET.keys()
 
 
-async def test_what_is_listed_as_missing_is_missing() -> None:
+def test_what_is_listed_as_missing_is_missing() -> None:
     """When the program begins to give one of these, it gets its case here."""
     source = "".join(path.read_text() for path in sorted(Path(node.__path__[0]).rglob("*.py")))
     given = set(re.findall(r'ProtocolError\(\s*"([a-z-]+)"', source))

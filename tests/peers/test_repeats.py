@@ -1,6 +1,7 @@
 """Repeats, other cuts, batches at once, and a stream that tells two stories."""
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import permutations
 
@@ -131,10 +132,11 @@ def other_root_in_between(peer: PeerSimulator) -> Batch:
 
 
 @pytest.mark.parametrize("story", [other_leaf, other_leaf_and_more, other_root, other_root_in_between])
-async def test_a_second_story_is_refused_and_both_checkpoints_are_kept(hub: Hub, story: object) -> None:
-    assert callable(story)
+async def test_a_second_story_is_refused_and_both_checkpoints_are_kept(
+    hub: Hub, story: Callable[[PeerSimulator], Batch]
+) -> None:
     peer = await held_in_cuts(hub)
-    offered: Batch = story(peer)
+    offered = story(peer)
     problem = await hub.refuses(peer, peer.put(offered), "equivocation")
     assert problem["size"] == offered.checkpoint.size
     proof = await hub.row("SELECT origin, size, held, offered FROM equivocations WHERE peer = $1", peer.id)
