@@ -93,9 +93,9 @@ class Settings:
     dns_servers: Annotated[tuple[str, ...], Option("Resolvers to ask, each ip:port; empty uses /etc/resolv.conf.")] = ()
     dns_timeout_ms: Annotated[int, Option("Milliseconds one DNS query may take.", low=50, high=60_000)] = 2000
     dns_tries_max: Annotated[
-        int, Option("Queries sent for one name before it counts as unanswered.", low=1, high=10)
+        int, Option("Rounds through all resolvers before a name counts as unanswered.", low=1, high=10)
     ] = 3
-    dns_concurrency_max: Annotated[int, Option("DNS queries under way at once.", low=1, high=10_000)] = 256
+    dns_concurrency_max: Annotated[int, Option("Names located at once.", low=1, high=10_000)] = 256
     locate_attempts_max: Annotated[
         int, Option("Attempts to locate an item before it is left to a person.", low=1, high=100)
     ] = 12
@@ -111,6 +111,10 @@ class Settings:
     batch_bytes_max: Annotated[int, Option("Bytes of records in one batch to a peer.", low=131_072, high=1_048_576)] = (
         1_048_576
     )
+    unapplied_records_max: Annotated[
+        int,
+        Option("Records of one peer that may wait to be applied before more are refused.", low=1, high=100_000_000),
+    ] = 1_000_000
     batches_in_flight_max: Annotated[int, Option("Batches under way to one peer at once.", low=1, high=16)] = 3
     backoff_base_s: Annotated[
         float, Option("Upper end, in seconds, of the first random wait after a failure to deliver.", low=0.01, high=900)
@@ -136,7 +140,9 @@ class Settings:
         int, Option("Reports of several requests that share one commit.", low=1, high=10_000)
     ] = 500
     import_rows_per_commit: Annotated[int, Option("Rows of an import in one commit.", low=1, high=100_000)] = 1000
-    retain_days: Annotated[int, Option("Days an item is kept after it is closed.", low=1, high=36_500)] = 365
+    retain_days: Annotated[
+        int, Option("Days for which a peer may keep a record of ours, said in the record.", low=1, high=36_500)
+    ] = 365
     poll_s: Annotated[
         float, Option("Seconds after which an idle worker looks for work unasked.", low=0.01, high=60)
     ] = 1.0

@@ -345,6 +345,7 @@ def _node(
             receipt_keys=keys.signing(KeyUse.RECEIPT),
             pool=pool,
             batch_records_max=settings.batch_records_max,
+            unapplied_records_max=settings.unapplied_records_max,
             clock_now=clock.now,
         ),
         applier=Applier(

@@ -11,6 +11,7 @@ import asyncpg
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.pool import NullPool
 
 #: What a caller catches when the database went away: the driver's, the pool's and the socket's ways of saying so.
 #: InternalClientError is what asyncpg raises between the server's farewell and the end of the connection.
@@ -100,6 +101,10 @@ class Database:
             max_overflow=pool_size,
             connect_args={"timeout": 10, "command_timeout": 120},
         )
+        # Locks and the listener hold a connection for long: were they of the pool, a dozen peers would starve it.
+        self._held: AsyncEngine = create_async_engine(
+            driver_url(url), poolclass=NullPool, connect_args={"timeout": 10, "command_timeout": 120}
+        )
         self._observe = observe
 
     @property
@@ -154,6 +159,7 @@ class Database:
     async def close(self) -> None:
         """Close every pooled connection."""
         await self._engine.dispose()
+        await self._held.dispose()
 
     @asynccontextmanager
     async def session_lock(self, name: str) -> AsyncIterator[Callable[[], bool] | None]:
@@ -162,7 +168,7 @@ class Database:
         Yields None at once when another process holds it, else a function that tells whether the connection that
         carries the lock is still open. PostgreSQL frees the lock when the process dies.
         """
-        async with self._engine.connect() as connection:
+        async with self._held.connect() as connection:
             raw = await connection.get_raw_connection()
             driver: Any = raw.driver_connection
             await connection.commit()
@@ -187,7 +193,7 @@ class Database:
                 await _wait(stop, retry_s)
 
     async def _listen_once(self, wake: Callable[[str], None], stop: asyncio.Event) -> None:
-        async with self._engine.connect() as connection:
+        async with self._held.connect() as connection:
             raw = await connection.get_raw_connection()
             driver: Any = raw.driver_connection
             lost = asyncio.Event()

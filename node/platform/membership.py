@@ -14,8 +14,8 @@ from protocol.directory import Directory, DirectoryInvalid, open_directory
 from protocol.errors import ProtocolError
 from protocol.keys import SignatureInvalid
 
-#: A directory of 200 nodes with six keys each is below 3 MB.
-DIRECTORY_BYTES_MAX = 16 * 1024 * 1024
+#: What `protocol.directory` takes, and room for the signature; 200 nodes with six keys each stay below 3 MB.
+DIRECTORY_BYTES_MAX = 4 * 1024 * 1024 + 4096
 
 #: Told a version and the SHA-256 of its file before it is trusted; raises OperatorError when that would be a rollback.
 Accept = Callable[[int, bytes], Awaitable[None]]

@@ -206,7 +206,7 @@ _METRICS: Final[Mapping[str, tuple[Any, str, tuple[str, ...], Mapping[str, Any]]
     "intake_rejected": (Counter, "Reports refused at intake, by reason.", ("reason",), {}),
     "http_requests": (Counter, "Requests answered, by route template.", ("route", "method", "status"), {}),
     "queue_depth": (Gauge, "Rows waiting in a queue.", ("queue",), {}),
-    "peer_last_contact_seconds": (Gauge, "Seconds since a peer last answered or called.", ("peer",), {}),
+    "peer_last_contact_seconds": (Gauge, "Seconds since a peer last gave a receipt.", ("peer",), {}),
     "peer_backoff_seconds": (Gauge, "Seconds until the next attempt to reach a peer.", ("peer",), {}),
     "peer_clock_skew_seconds": (Gauge, "Seconds a peer's clock is ahead of ours.", ("peer",), {}),
     "loop_errors": (Counter, "Rounds of a loop that failed.", ("loop",), {}),
@@ -221,7 +221,7 @@ _METRICS: Final[Mapping[str, tuple[Any, str, tuple[str, ...], Mapping[str, Any]]
     ),
     "delivery_batch_seconds": (
         Histogram,
-        "Time from sending a batch to its stored receipt.",
+        "Time from sending a batch to the answer.",
         (),
         {"buckets": _BATCH_BUCKETS_S},
     ),

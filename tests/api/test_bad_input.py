@@ -167,14 +167,14 @@ BROKEN: dict[str, tuple[bytes, str]] = {
 async def test_what_is_no_json_is_refused_as_that(door: Door, name: str) -> None:
     sent, reason = BROKEN[name]
     before = await door.rows()
-    assert (await door.report(sent)).errors(422, "invalid") == [("", reason)]
+    assert (await door.report(sent)).errors(400, "malformed") == [("", reason)]
     assert await door.rows() == before
 
 
 async def test_broken_utf8_in_one_report_of_a_batch_is_refused(door: Door) -> None:
     before = await door.rows()
     sent = b'{"reports":[{"url":"https://canary.example/"},{"url":"https://canary.example/\xff"}]}'
-    ((field, reason),) = (await door.report(sent)).errors(422, "invalid")
+    ((field, reason),) = (await door.report(sent)).errors(400, "malformed")
     assert (field in {"", "reports[1]"}, reason) == (True, "broken-utf8")
     assert await door.rows() == before
 

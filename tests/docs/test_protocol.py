@@ -61,7 +61,7 @@ def test_the_steps_of_a_proof_are_those_of_the_code() -> None:
 @pytest.mark.parametrize("code", sorted(REGISTRY))
 def test_every_code_has_its_place_outside_the_table(code: str) -> None:
     without_table = SPECIFICATION.text.replace(SPECIFICATION.section("8. Errors"), "")
-    unsent = re.search(r"^(.*) are not sent by this version", SPECIFICATION.section("8. Errors"), re.MULTILINE)
+    unsent = re.search(r"^(.*) is not sent by this version", SPECIFICATION.section("8. Errors"), re.MULTILINE)
     assert unsent is not None
     assert f"`{code}`" in without_table or f"`{code}`" in unsent[1]
 

@@ -219,6 +219,7 @@ class Station:
     def lines(self) -> list[dict[str, Any]]:
         """Return the log so far; a line that is no JSON (a traceback of the interpreter) fails the test."""
         text = self.log.read_text() if self.log.exists() else ""
+        assert all(line.startswith("{") for line in text.splitlines()), text
         return [json.loads(line) for line in text.splitlines()]
 
     def unforeseen(self) -> list[dict[str, Any]]:

@@ -29,4 +29,4 @@ async def test_an_import_is_resumed(network: Network, tmp_path: Path) -> None:
         assert await fr.count("SELECT count(*) FROM items WHERE state = 'locating'") == _ROWS
         assert await fr.count("SELECT count(*) FROM cases") == _ROWS
         assert await fr.count("SELECT count(DISTINCT url_digest) FROM items") == _ROWS
-    assert not fr.unforeseen()
+    assert fr.unforeseen() == []

@@ -111,6 +111,4 @@ async def test_the_proof_of_a_second_story_is_kept_once(network: Network) -> Non
 
 
 async def _tell(peer: PeerSimulator, story: Batch) -> Answer:
-    a= await peer.put(story)
-    print(a)
-    return a
+    return await peer.put(story)

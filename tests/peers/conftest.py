@@ -51,7 +51,14 @@ async def run_hub(network: Network, node: TestNode, clock: ShiftedClock) -> Asyn
 def receiving(tmp_path_factory: pytest.TempPathFactory, database: Callable[[], str]) -> Network:
     """A network whose node NL is there to receive; what it has to say itself it tries once, and then rarely."""
     world = World(tmp_path_factory.mktemp("receiving"), database)
-    tested = world.add("NL", backoff_base_s=900, backoff_cap_s=900, batch_records_max=50, body_bytes_max=1_200_000)
+    tested = world.add(
+        "NL",
+        backoff_base_s=900,
+        backoff_cap_s=900,
+        batch_records_max=50,
+        body_bytes_max=1_200_000,
+        unapplied_records_max=1000,
+    )
     world.sign_directory()
     return Network(world, tested)
 

@@ -5,7 +5,8 @@ import base64
 import io
 import json
 import time
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -167,6 +168,31 @@ class Hub:
                     await self.node.signals.wait("test", 0.02)
         except TimeoutError:
             raise AssertionError(f"not within {limit_s} s; the node's last lines:\n{self.tail()}") from None
+
+    @asynccontextmanager
+    async def applying_paused(self, peer: PeerSimulator) -> AsyncIterator[None]:
+        """Keep what a peer sent from being applied, as another worker does that has it in hand."""
+        async with self.node.db.transaction("test.pause") as tx:
+            await tx.fetch(
+                "SELECT 1 FROM apply_cursors c JOIN inbound_streams s ON s.id = c.stream WHERE s.peer = $1 "
+                "FOR UPDATE OF c",
+                peer.id,
+            )
+            yield
+
+    @contextmanager
+    def commits_failing(self, step: str) -> Iterator[None]:
+        """Let the database go away at each commit of one named transaction."""
+
+        async def fail(name: str) -> None:
+            if name == step:
+                raise ConnectionResetError
+
+        self.node.db.before_commit = fail  # type: ignore[method-assign]
+        try:
+            yield
+        finally:
+            del self.node.db.before_commit
 
     def logged(self, **wanted: object) -> list[dict[str, Any]]:
         """Return the log lines that have these members."""

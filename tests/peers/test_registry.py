@@ -19,8 +19,6 @@ from tests.peers.simulator import PeerSimulator, with_body, without
 #: Codes that this version never gives, each with what is missing; all of them are understood when a peer gives them
 #: (test_delivery.py, test_every_problem_of_the_registry_is_survived).
 NOT_YET = {
-    "over-quota": "no quota is counted yet: a batch is taken whole whenever the database takes it",
-    "maintenance": "a node has no mode of maintenance of its own yet; the directory's state only keeps peers from it",
     "directory-stale": "the signed directory file has no expiry; staleness comes with the TUF metadata (section 2)",
 }
 
@@ -79,6 +77,19 @@ async def conflict(hub: Hub, peer: PeerSimulator) -> str:
     return await told(lambda one: one.report(item=str(row["id"])))(hub, peer)
 
 
+async def crowded(hub: Hub, peer: PeerSimulator) -> str:
+    await hub.applied(peer)
+    async with hub.applying_paused(peer):
+        for _ in range(20):
+            await peer.deliver([b"x"] * 50)
+        return str((await peer.put(peer.batch(1))).problem["code"])
+
+
+async def without_database(hub: Hub, peer: PeerSimulator) -> str:
+    with hub.commits_failing("receive.store"):
+        return str((await peer.put(peer.batch(1))).problem["code"])
+
+
 CASES: dict[str, Case] = {
     "bad-signature": answered(lambda peer: peer.put(peer.batch(1), after=without("signature"))),
     "unknown-key": unknown,
@@ -95,6 +106,8 @@ CASES: dict[str, Case] = {
     "root-mismatch": answered(lambda peer: peer.put(peer.batch(1, root=leaf_hash(b"other")))),
     "equivocation": answered(lambda peer: peer.put(peer.batch(2, first=0))),
     "id-conflict": conflict,
+    "over-quota": crowded,
+    "maintenance": without_database,
     "too-large": answered(lambda peer: peer.put(peer.batch(51))),
     "handling-violation": told(lambda peer: peer.spoiled(handling__purpose="advertising")),
 }

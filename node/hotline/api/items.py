@@ -10,6 +10,7 @@ import msgspec
 from aiohttp import web
 
 from node.clock import rfc3339
+from node.hotline.api.reports import refusal_kind
 from node.hotline.domain.assessment import AssessmentRefused
 from node.hotline.domain.intake import check_assessment
 from node.hotline.domain.lifecycle import State, TransitionRefused
@@ -237,7 +238,8 @@ class ItemsApi:
             assessment = check_assessment(decode_assessment(raw), self.clock_now())
         except IntakeRefused as refused:
             faults = tuple(FieldFault(error.field, error.reason, error.detail) for error in refused.errors)
-            raise ApiProblem(INVALID, f"{faults[0].field or 'the body'}: {faults[0].detail}", errors=faults) from None
+            sentence = f"{faults[0].field or 'the body'}: {faults[0].detail}"
+            raise ApiProblem(refusal_kind(refused), sentence, errors=faults) from None
         try:
             state = await self.assessor.assess(call.parameters["item"], assessment)
         except UnknownItem:

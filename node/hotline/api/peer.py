@@ -13,19 +13,19 @@ from node.hotline.api.gate import wait_for_turn
 from node.hotline.flows.receive import Offer, Receiver
 from node.hotline.store import contacts, inbound, outbound
 from node.platform.apiproblems import TOO_LARGE, ApiProblem
-from node.platform.database import Database
+from node.platform.database import DATABASE_ERRORS, Database
 from node.platform.giveway import GiveWay
 from node.platform.routes import Answer, Auth, Body, Call, Parameter, Route
 from node.platform.signals import Signals
 from node.platform.telemetry import Logger, Metrics
 from node.platform.web import read_body
+from protocol.batch import MEDIA_TYPE
 from protocol.directory import Directory
 from protocol.errors import ProtocolError
 from protocol.keys import PublicKey, SigningKey
 from protocol.merkle import TREE_SIZE_MAX
 from protocol.profile import Request, Response, Verified, combine_headers, sign_response, verify_request
 
-BATCH_TYPE = "application/vnd.hx.batch"
 NOTE_TYPE = "text/plain; charset=utf-8"
 JSON_TYPE = "application/json"
 VERSIONS = ("1.0",)
@@ -80,7 +80,7 @@ class PeerApi:
                 handler=self._inbox,
                 auth=signed,
                 parameters=(_ISS, _EPOCH, Parameter("first", int, "The index of the first record.", example="0")),
-                request=Body(description="A signed checkpoint, then one record a line.", media_types=(BATCH_TYPE,)),
+                request=Body(description="A signed checkpoint, then one record a line.", media_types=(MEDIA_TYPE,)),
                 body_bytes_max=self.body_bytes_max,
                 responses={HTTPStatus.OK: _RECEIPT},
             ),
@@ -178,13 +178,16 @@ class PeerApi:
         offer = Offer(peer, verified.keyid, verified.nonce, iss, epoch, first, request.body)
         try:
             receipt = await self.receiver.receive(offer, self.directory())
+        except DATABASE_ERRORS as error:
+            self.log.warning("database not available", action="peer.database", kind=type(error).__name__)
+            raise ProtocolError("maintenance", "the store is not available at the moment") from None
         except ProtocolError as error:
             self._refused(error, peer)
             raise
         self.signals.wake(f"received:{peer}")
         self.signals.wake("apply")
         self.metrics.records_received.labels(peer=peer).inc(receipt.records)
-        return _note(receipt.note, credit=self.batch_records_max)
+        return _note(receipt.note, credit=min(self.batch_records_max, receipt.credit))
 
     async def _caller(self, request: Request) -> str:
         """Verify a request that changes nothing, and note that its sender is back."""

@@ -11,10 +11,10 @@ from aiohttp import web
 from node.hotline.api.groupcommit import GroupCommit, IntakeUnavailable
 from node.hotline.domain.intake import Report, check_batch, check_report
 from node.hotline.domain.lifecycle import State
-from node.hotline.domain.schema import BatchIn, IntakeRefused, ReportIn, decode_submission
+from node.hotline.domain.schema import BatchIn, IntakeFault, IntakeRefused, ReportIn, decode_submission
 from node.hotline.flows.intake import ReferenceConflicts, Submission, Taken
 from node.platform.apikeys import Role
-from node.platform.apiproblems import CONFLICT, INVALID, UNAVAILABLE, ApiProblem, FieldFault
+from node.platform.apiproblems import CONFLICT, INVALID, MALFORMED, UNAVAILABLE, ApiProblem, FieldFault, ProblemKind
 from node.platform.giveway import GiveWay
 from node.platform.routes import Answer, Body, Call, Route
 from node.platform.telemetry import Metrics
@@ -134,7 +134,7 @@ class ReportsApi:
             for error in refused.errors:
                 self.metrics.intake_rejected.labels(reason=error.reason).inc()
             faults = tuple(FieldFault(error.field, error.reason, error.detail) for error in refused.errors)
-            raise ApiProblem(INVALID, _sentence(faults), errors=faults) from None
+            raise ApiProblem(refusal_kind(refused), _sentence(faults), errors=faults) from None
         return checked, is_batch
 
     def _answer(self, reports: Sequence[Report], taken: Sequence[Taken]) -> web.StreamResponse:
@@ -166,6 +166,12 @@ def _conflict(conflicts: ReferenceConflicts, *, is_batch: bool) -> ApiProblem:
         for at in conflicts.positions
     )
     return ApiProblem(CONFLICT, detail, errors=faults)
+
+
+def refusal_kind(refused: IntakeRefused) -> ProblemKind:
+    """Return the kind of problem: a body that is no JSON breaks its format, anything else is a field's value."""
+    broken = {IntakeFault.MALFORMED_JSON, IntakeFault.BROKEN_UTF8}
+    return MALFORMED if any(error.reason in broken for error in refused.errors) else INVALID
 
 
 def _sentence(faults: Sequence[FieldFault]) -> str:

@@ -42,11 +42,12 @@ class Offer:
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """The answer: a receipt, byte for byte the stored one; `records` is how many were new."""
+    """The answer: a receipt, byte for byte the stored one; `records` were new, `credit` more can be taken now."""
 
     note: bytes
     size: int
     records: int
+    credit: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +60,7 @@ class Receiver:
     receipt_keys: Sequence[SigningKey]
     pool: Executor
     batch_records_max: int
+    unapplied_records_max: int
     clock_now: Callable[[], datetime]
 
     async def receive(self, offer: Offer, directory: Directory) -> Receipt:
@@ -130,7 +132,7 @@ class Receiver:
         await _compare_overlap(tx, head.id, offer.first_index, leaves, overlap, note, checkpoint, verdict)
         await contacts.heard_from(tx, offer.peer, now)
         if overlap == len(records):
-            return await _repeat(tx, head.id, offer.first_index, note, checkpoint, verdict)
+            return await _repeat(tx, head, offer.first_index, note, checkpoint, verdict)
         # 7. The leaves extend the held edge to exactly the signed root.
         edge = head.edge.extend(leaves[overlap:])
         if edge.root() != checkpoint.root:
@@ -141,7 +143,13 @@ class Receiver:
         if overlap:
             # A repeat with new records behind it. Were they stored now, the sender would never get the receipt that
             # covers the repeated ones, and the two sides would prove one record by two receipts (PROTOCOL, I3).
-            return await _first_receipt(tx, head.id, offer.first_index)
+            return await _first_receipt(tx, head, offer.first_index)
+        # What is stored waits to be applied; new records are taken as far as that queue has room, repeats always.
+        credit = max(0, self.unapplied_records_max - (head.edge.size - head.applied))
+        if len(records) > credit:
+            raise ProtocolError(
+                "over-quota", "records received before are to be applied first", extra={"credit": credit}
+            )
         receipt = await self._cosign(note, checkpoint, now)
         seal = self.vault.seal_record
         rows = [
@@ -151,7 +159,7 @@ class Receiver:
         await inbound.store_batch(tx, head, edge, rows, receipt, now)
         await tx.notify("apply")
         await tx.notify(f"received:{offer.peer}")
-        return Receipt(receipt, edge.size, len(rows))
+        return Receipt(receipt, edge.size, len(rows), credit - len(rows))
 
     async def _lock(self, tx: Transaction, offer: Offer) -> inbound.InboundHead:
         head = await inbound.lock_stream(tx, offer.iss, offer.epoch)
@@ -191,12 +199,9 @@ class _Contradiction(Exception):  # noqa: N818 - a proof, not an error of ours
 
 def _open_checkpoint(raw_note: bytes, offer: Offer, node_id: str) -> tuple[Note, Checkpoint]:
     """Step 5: the note parses, and its origin names the signer, us and the epoch of the path."""
-    try:
-        note = parse_note(raw_note)
-        checkpoint = Checkpoint.parse(note.text)
-        stream = StreamId.parse(checkpoint.origin)
-    except ValueError as error:
-        raise ProtocolError("malformed", f"the checkpoint cannot be read: {error}", field="checkpoint") from None
+    note = parse_note(raw_note)
+    checkpoint = Checkpoint.parse(note.text)
+    stream = StreamId.parse(checkpoint.origin)
     if stream.aud != node_id:
         raise ProtocolError("wrong-audience", "the stream is not addressed to this node", field="origin")
     if stream.iss != offer.peer or offer.iss != offer.peer:
@@ -235,21 +240,26 @@ async def _compare_overlap(
 
 
 async def _repeat(
-    tx: Transaction, stream: int, first: int, note: Note, checkpoint: Checkpoint, verdict: ProtocolError | None
+    tx: Transaction,
+    head: inbound.InboundHead,
+    first: int,
+    note: Note,
+    checkpoint: Checkpoint,
+    verdict: ProtocolError | None,
 ) -> Receipt:
     """Answer what is held already: the same root at that size, and the receipt first given, byte for byte."""
     if verdict is not None:
         raise verdict
-    if (await _edge_at(tx, stream, checkpoint.size)).root() != checkpoint.root:
-        batch = await inbound.batch_covering(tx, stream, checkpoint.size)
+    if (await _edge_at(tx, head.id, checkpoint.size)).root() != checkpoint.root:
+        batch = await inbound.batch_covering(tx, head.id, checkpoint.size)
         raise _Contradiction("another root was signed for this size", checkpoint, batch.receipt, note.to_bytes())
-    return await _first_receipt(tx, stream, first)
+    return await _first_receipt(tx, head, first)
 
 
-async def _first_receipt(tx: Transaction, stream: int, first: int) -> Receipt:
+async def _first_receipt(tx: Transaction, head: inbound.InboundHead, first: int) -> Receipt:
     """Return the stored receipt of the batch that index `first` came in."""
-    batch = await inbound.batch_covering(tx, stream, first + 1)
-    return Receipt(batch.receipt, batch.size, 0)
+    batch = await inbound.batch_covering(tx, head.id, first + 1)
+    return Receipt(batch.receipt, batch.size, 0, 0)
 
 
 async def _edge_at(tx: Transaction, stream: int, size: int) -> Edge:

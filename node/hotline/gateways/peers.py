@@ -5,12 +5,11 @@ from collections.abc import Callable
 from node.clock import Clock, parse_rfc3339
 from node.hotline.domain.delivery import BatchAnswer, Problem
 from node.platform.httpclient import PeerAnswer, PeerAnswerInvalid, PeerClient, PeerUnreachable
+from protocol.batch import MEDIA_TYPE
 from protocol.directory import Directory, NodeEntry
 from protocol.errors import ProtocolError
 from protocol.keys import PublicKey
 from protocol.problems import RemoteProblem, parse_problem
-
-BATCH_TYPE = "application/vnd.hx.batch"
 
 
 class PeerGateway:
@@ -28,7 +27,7 @@ class PeerGateway:
         url = f"{peer.base_url.rstrip('/')}/peer/v1/inbox/{self._own_id}/{epoch}/{first_index}"
         try:
             answer = await self._client.call(
-                "PUT", url, self._keys_of(peer.id), headers={"content-type": BATCH_TYPE}, body=body
+                "PUT", url, self._keys_of(peer.id), headers={"content-type": MEDIA_TYPE}, body=body
             )
         except PeerUnreachable as error:
             return BatchAnswer(None, Problem(f"unreachable-{error.kind}"))

@@ -11,10 +11,11 @@ from protocol.merkle import Edge
 
 @dataclass(frozen=True, slots=True)
 class InboundHead:
-    """A locked inbound stream: how far we hold it."""
+    """A locked inbound stream: how far we hold it, and how far its records are applied."""
 
     id: int
     edge: Edge
+    applied: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,9 +31,12 @@ class Held:
 async def lock_stream(tx: Transaction, peer: str, epoch: int) -> InboundHead | None:
     """Lock the stream from `peer` until the transaction ends, or return None when it is not known."""
     row = await tx.row(
-        "SELECT id, size, edge FROM inbound_streams WHERE peer = $1 AND epoch = $2 FOR UPDATE", peer, epoch
+        "SELECT s.id, s.size, s.edge, c.applied FROM inbound_streams s JOIN apply_cursors c ON c.stream = s.id "
+        "WHERE s.peer = $1 AND s.epoch = $2 FOR UPDATE OF s",
+        peer,
+        epoch,
     )
-    return None if row is None else InboundHead(row["id"], Edge.from_bytes(row["size"], row["edge"]))
+    return None if row is None else InboundHead(row["id"], Edge.from_bytes(row["size"], row["edge"]), row["applied"])
 
 
 async def create_stream(tx: Transaction, peer: str, epoch: int) -> None:
@@ -124,8 +128,8 @@ async def keep_equivocation(
 ) -> None:
     """Keep two signed checkpoints that contradict each other; the same pair once."""
     await tx.execute(
-        "INSERT INTO equivocations (id, peer, origin, size, held, offered, seen_at) "
-        "VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT DO NOTHING",
+        "INSERT INTO equivocations (id, peer, origin, size, held, offered, offered_sha256, seen_at) "
+        "VALUES ($1, $2, $3, $4, $5, $6, sha256($6), $7) ON CONFLICT DO NOTHING",
         proof_id,
         peer,
         origin,

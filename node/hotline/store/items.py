@@ -114,12 +114,6 @@ async def postpone_location(tx: Transaction, due: Sequence[tuple[UUID, datetime]
     )
 
 
-async def next_location_due(tx: Transaction) -> datetime | None:
-    """Return when the next item is due for location."""
-    due: datetime | None = await tx.value("SELECT min(due_at) FROM location_queue")
-    return due
-
-
 _READY = (
     "SELECT i.id, i.case_id, i.kind, i.page_id, i.url_enc, i.hashes, i.hosting_country, i.registered_country, "
     "i.confidence, i.verdict_reasons, i.evidence_enc, i.qualification, c.channel, c.reference, c.received_at, "
