@@ -59,12 +59,9 @@ def upgrade() -> None:
         sa.Column("size", sa.BigInteger(), nullable=False),
         sa.Column("held", sa.LargeBinary(), nullable=False),
         sa.Column("offered", sa.LargeBinary(), nullable=False),
-        sa.Column("offered_sha256", sa.LargeBinary(), nullable=False),
         sa.Column("seen_at", sa.DateTime(timezone=True), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_equivocations")),
-        sa.UniqueConstraint(
-            "origin", "size", "offered_sha256", name=op.f("uq_equivocations_origin_size_offered_sha256")
-        ),
+        sa.UniqueConstraint("origin", "size", name=op.f("uq_equivocations_origin_size")),
         comment="Two signed checkpoints of one stream that cannot both be true: the proof",
     )
     op.create_table(

@@ -53,13 +53,18 @@ class Jobs:
         self._stop.set()
         self._scheduler.shutdown(wait=False)
         self._node.signals.wake("*")
-        pending = {*self._tasks, *self._delivering.values()}
-        if pending:
-            _, late = await asyncio.wait(pending, timeout=self._node.settings.shutdown_s)
-            for task in late:
-                task.cancel()
-            if late:
-                await asyncio.wait(late)
+        deadline = self._node.clock.monotonic() + self._node.settings.shutdown_s
+        # A loop may begin a last delivery while it is being waited for.
+        while pending := {*self._tasks, *self._delivering.values()}:
+            left_s = deadline - self._node.clock.monotonic()
+            _, late = await asyncio.wait(pending, timeout=max(0.0, left_s))
+            if left_s <= 0:
+                for task in late:
+                    task.cancel()
+                if late:
+                    await asyncio.wait(late)
+            # Their own callbacks take them off the list.
+            await asyncio.sleep(0)
 
     def _spawn(self, work: Awaitable[None]) -> None:
         task = asyncio.ensure_future(work)

@@ -80,7 +80,7 @@ def make_session(*, timeout_s: float, tls: ssl.SSLContext | None = None) -> aioh
 
     `timeout_s` bounds a whole call. `tls` replaces the system's trust store and may hold a client certificate.
     """
-    return aiohttp.ClientSession(
+    session = aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(
             limit=0,
             limit_per_host=CONNECTIONS_PER_PEER_MAX,
@@ -95,6 +95,10 @@ def make_session(*, timeout_s: float, tls: ssl.SSLContext | None = None) -> aioh
         max_line_size=_HEADER_BYTES_MAX,
         max_field_size=_HEADER_BYTES_MAX,
     )
+    # A request that aiohttp sends again by itself, after a connection broke, carries the same nonce and is refused as a
+    # replay; ours is signed anew. There is no public switch for this.
+    session._retry_connection = False  # noqa: SLF001
+    return session
 
 
 class PeerClient:

@@ -79,7 +79,8 @@ class Network:
         assert await self.nl.count(_DISTINCT) == count
         for station in (self.fr, self.nl):
             assert await station.count(_PROBLEMS) == 0
-            assert station.unforeseen() == []
+            unforeseen = station.unforeseen()
+            assert not unforeseen, unforeseen
         directory = self.directory()
         records = await check_stream(self.fr, self.nl, directory)
         assert all(isinstance(record.body, ReportBody) for record in records)

@@ -13,13 +13,14 @@ async def wait_for_turn(
     peer: str,
     first_index: int,
     *,
+    ahead_max: int,
     held: Callable[[], Awaitable[int]],
     signals: Signals,
     monotonic: Callable[[], float],
 ) -> None:
-    """Return when the stream is held up to `first_index`, or after WAIT_S."""
+    """Return when the stream is held up to `first_index`, or after WAIT_S; at once when it is `ahead_max` behind."""
     deadline = monotonic() + WAIT_S
-    while await held() < first_index:
+    while (size := await held()) < first_index <= size + ahead_max:
         left = deadline - monotonic()
         if left <= 0:
             return

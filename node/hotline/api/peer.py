@@ -28,6 +28,8 @@ from protocol.profile import Request, Response, Verified, combine_headers, sign_
 
 NOTE_TYPE = "text/plain; charset=utf-8"
 JSON_TYPE = "application/json"
+#: No sender has more batches in flight (settings); a batch further ahead has lost its predecessors.
+_BATCHES_AHEAD_MAX = 16
 VERSIONS = ("1.0",)
 #: Epochs are counted in a column of four bytes.
 _EPOCH_MAX = 2**31 - 1
@@ -174,7 +176,14 @@ class PeerApi:
                 return await inbound.held_size(tx, iss, epoch)
 
         if iss == peer and first > 0:
-            await wait_for_turn(peer, first, held=held, signals=self.signals, monotonic=self.clock.monotonic)
+            await wait_for_turn(
+                peer,
+                first,
+                ahead_max=self.batch_records_max * _BATCHES_AHEAD_MAX,
+                held=held,
+                signals=self.signals,
+                monotonic=self.clock.monotonic,
+            )
         offer = Offer(peer, verified.keyid, verified.nonce, iss, epoch, first, request.body)
         try:
             receipt = await self.receiver.receive(offer, self.directory())
@@ -187,7 +196,8 @@ class PeerApi:
         self.signals.wake(f"received:{peer}")
         self.signals.wake("apply")
         self.metrics.records_received.labels(peer=peer).inc(receipt.records)
-        return _note(receipt.note, credit=min(self.batch_records_max, receipt.credit))
+        credit = None if receipt.credit is None else min(self.batch_records_max, receipt.credit)
+        return _note(receipt.note, credit=credit)
 
     async def _caller(self, request: Request) -> str:
         """Verify a request that changes nothing, and note that its sender is back."""

@@ -42,12 +42,12 @@ class Offer:
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """The answer: a receipt, byte for byte the stored one; `records` were new, `credit` more can be taken now."""
+    """The answer: a receipt, as stored; `records` were new, `credit` more can be taken now, where that is known."""
 
     note: bytes
     size: int
     records: int
-    credit: int
+    credit: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,7 +259,7 @@ async def _repeat(
 async def _first_receipt(tx: Transaction, head: inbound.InboundHead, first: int) -> Receipt:
     """Return the stored receipt of the batch that index `first` came in."""
     batch = await inbound.batch_covering(tx, head.id, first + 1)
-    return Receipt(batch.receipt, batch.size, 0, 0)
+    return Receipt(batch.receipt, batch.size, 0, None)
 
 
 async def _edge_at(tx: Transaction, stream: int, size: int) -> Edge:

@@ -126,10 +126,10 @@ async def forget_nonces(tx: Transaction, before: datetime) -> int:
 async def keep_equivocation(
     tx: Transaction, proof_id: UUID, peer: str, origin: str, size: int, held: bytes, offered: bytes, now: datetime
 ) -> None:
-    """Keep two signed checkpoints that contradict each other; the same pair once."""
+    """Keep two signed checkpoints that contradict each other, once for each size."""
     await tx.execute(
-        "INSERT INTO equivocations (id, peer, origin, size, held, offered, offered_sha256, seen_at) "
-        "VALUES ($1, $2, $3, $4, $5, $6, sha256($6), $7) ON CONFLICT DO NOTHING",
+        "INSERT INTO equivocations (id, peer, origin, size, held, offered, seen_at) "
+        "VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT DO NOTHING",
         proof_id,
         peer,
         origin,
