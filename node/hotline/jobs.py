@@ -109,7 +109,7 @@ class Jobs:
         while not self._stop.is_set():
             due = await self._survive("deliver", self._peers_due)
             for peer in due if isinstance(due, list) else []:
-                if peer.id not in self._delivering:
+                if peer.id not in self._delivering and not self._stop.is_set():
                     task = asyncio.ensure_future(self._deliver(peer))
                     self._delivering[peer.id] = task
                     task.add_done_callback(partial(self._delivered, peer.id))

@@ -227,7 +227,8 @@ class Station:
         return [
             line
             for line in self.lines()
-            if line["action"] in {"web.failed", "library.log"}
+            if line["action"] == "web.failed"
+            or (line["action"] == "library.log" and not _orphan(line))
             or (line["action"].endswith(".failed") and "kind" in line)
         ]
 
@@ -265,3 +266,8 @@ class Station:
         """Return the node's field keys."""
         async with self.db.transaction("test.vault") as tx:
             return await load_vault(tx, MasterKey.load(self.settings))
+
+
+def _orphan(line: Mapping[str, Any]) -> bool:
+    """Tell whether asyncpg told of a lost connection to somebody who no longer waited: it was raised nowhere."""
+    return (line.get("error"), line.get("at")) == ("ConnectionDoesNotExistError", "")

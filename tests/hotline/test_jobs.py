@@ -10,7 +10,6 @@ from tests.hotline.network import ILLEGAL, station
 from tests.world import ADDRESS, World
 
 
-@pytest.mark.xfail(reason="Jobs._supervise_deliveries does not look at _stop between asking and beginning", strict=True)
 async def test_no_delivery_is_begun_once_the_node_is_told_to_stop(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
