@@ -32,7 +32,7 @@ class Kind(StrEnum):
 
 
 class HashAlgorithm(StrEnum):
-    """What made a hash of a media file; its digits in hex are in HASH_HEX_DIGITS."""
+    """What made a hash of a media file; written in lower-case hexadecimal."""
 
     MD5 = "md5"
     SHA1 = "sha1"

@@ -6,7 +6,7 @@ Each loop must survive whatever one round meets: it logs, counts and goes on. A 
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from functools import partial
 
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
@@ -32,6 +32,8 @@ class Jobs:
         self._tasks: set[asyncio.Task[None]] = set()
         self._scheduler = AsyncIOScheduler(timezone="UTC")
         self._delivering: dict[str, asyncio.Task[None]] = {}
+        # The directory may have changed while no process ran.
+        self._to_reroute = True
 
     def start(self) -> None:
         """Start every loop."""
@@ -41,10 +43,12 @@ class Jobs:
         self._spawn(self._loop("dispatch", "dispatch", lambda: node.dispatcher.run_once(node.directory())))
         self._spawn(self._loop("apply", "apply", self._apply))
         self._spawn(self._supervise_deliveries())
-        self._spawn(self._reroute())
         every = self._scheduler.add_job
+        # The scheduler goes by the machine's clock, and so does its first round.
         every(self._survive, "interval", args=("prune", self._prune), seconds=60)
-        every(self._survive, "interval", args=("refresh", self._refresh), seconds=10)
+        every(
+            self._survive, "interval", args=("refresh", self._refresh), seconds=10, next_run_time=datetime.now(UTC)
+        )
         every(self._survive, "interval", args=("gauges", self._gauges), seconds=15)
         self._scheduler.start()
 
@@ -157,10 +161,6 @@ class Jobs:
         await self._node.give_way.turn(_GIVE_WAY_S)
         return await self._node.applier.run_once(self._node.directory())
 
-    async def _reroute(self) -> None:
-        """The directory may have changed while no process ran."""
-        await self._survive("reroute", self._node.rerouter.run)
-
     async def _prune(self) -> None:
         node = self._node
         now = node.clock.now()
@@ -171,12 +171,13 @@ class Jobs:
         """Look for a newer directory and newer geolocation files."""
         node = self._node
         if await node.membership.refresh():
+            self._to_reroute = True
             node.log.info(
-                "a new membership directory is in use",
-                action="directory.changed",
-                version=node.directory().version,
-                rerouted=await node.rerouter.run(),
+                "a new membership directory is in use", action="directory.changed", version=node.directory().version
             )
+        if self._to_reroute:
+            await node.rerouter.run()
+            self._to_reroute = False
         await asyncio.to_thread(node.locator.refresh)
 
     async def _gauges(self) -> None:

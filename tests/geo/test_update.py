@@ -265,10 +265,10 @@ async def test_a_download_cut_off(tmp_path: Path) -> None:
     ("packed", "reason"),
     [
         (b"<html>an error page</html>", "the download is no gzip file, or a damaged one"),
-        (gzip.compress(b"<html>an error page</html>"), "the new file is no good: not a MaxMind DB file"),
-        (gzip.compress(b"x" * 1000)[:-9], "the download ends too early"),
-        (gzip.compress(b"x" * 1000)[:-6] + b"\0" * 6, "the download is no gzip file, or a damaged one"),
-        (gzip.compress(b"x") + b"y", "the download has something after its end"),
+        (gzip.compress(b"<html>an error page</html>", mtime=0), "the new file is no good: not a MaxMind DB file"),
+        (gzip.compress(b"x" * 1000, mtime=0)[:-9], "the download ends too early"),
+        (gzip.compress(b"x" * 1000, mtime=0)[:-6] + b"\0" * 6, "the download is no gzip file, or a damaged one"),
+        (gzip.compress(b"x", mtime=0) + b"y", "the download has something after its end"),
         (b"", "the download ends too early"),
     ],
 )
@@ -336,7 +336,7 @@ async def test_a_download_without_end_is_stopped(tmp_path: Path, monkeypatch: py
 @pytest.mark.parametrize(
     ("archive", "reason"),
     [
-        (gzip.compress(b"x" * 2000), "the download is no tar archive, or a damaged one"),
+        (gzip.compress(b"x" * 2000, mtime=0), "the download is no tar archive, or a damaged one"),
         (tar_gz(("x/README.txt", b"")), "the archive does not hold GeoLite2-Country.mmdb"),
         (tar_gz(("../GeoLite2-Country.mmdb", b"x")), "the archive names a file outside itself"),
         (tar_gz(("/etc/GeoLite2-Country.mmdb", b"x")), "the archive names a file outside itself"),

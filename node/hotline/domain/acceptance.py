@@ -87,15 +87,17 @@ def _check_handling(record: Record, now: datetime) -> None:
 
 
 def _check_competence(body: ReportBody, aud: str, directory: Directory) -> None:
-    """A report is ours when its assigned country is, or when we hold a mandate for countries without a hotline."""
+    """A report is ours when it is assigned to a country of ours, and hosted there or we hold a mandate for others."""
     own = directory.nodes.get(aud)
-    if own is None or body.hosting.assigned_country in own.countries:
+    if own is None:
         return
-    if aud in directory.mandated:
-        return
-    raise ProtocolError(
-        "not-competent", "the assigned country is not this hotline's", field="body.hosting.assigned_country"
-    )
+    hosting = body.hosting
+    if hosting.assigned_country not in own.countries:
+        raise ProtocolError(
+            "not-competent", "the assigned country is not this hotline's", field="body.hosting.assigned_country"
+        )
+    if hosting.country is not None and hosting.country not in own.countries and aud not in directory.mandated:
+        raise ProtocolError("not-competent", "it is hosted in another country", field="body.hosting.country")
 
 
 def _url(text: str, field: str) -> ReportedUrl:

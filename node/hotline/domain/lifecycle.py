@@ -160,6 +160,14 @@ def next_state(state: State, event: Event, *, qualified: bool, forward_unqualifi
     return after
 
 
+def standing(state: State, *, received: bool) -> State:
+    """Return the state that counts when an item is qualified.
+
+    What a peer assigned to us stays ours to act on, also when it was closed once: it does not travel on by itself.
+    """
+    return State.ASSIGNED if received and state is State.CLOSED else state
+
+
 def mermaid() -> str:
     """Draw the table as a Mermaid state diagram, one line a pair of states, for docs/architecture.md."""
     lines = ["stateDiagram-v2"]

@@ -6,7 +6,7 @@ from datetime import datetime
 from uuid import UUID
 
 from node.hotline.domain.assessment import Assessment, reassess
-from node.hotline.domain.lifecycle import Event, State, next_state
+from node.hotline.domain.lifecycle import Event, State, next_state, standing
 from node.hotline.store import items
 from node.hotline.store.qualification import from_column, to_column
 from node.platform.database import Database
@@ -40,9 +40,8 @@ class Assessor:
                 raise UnknownItem(str(item_id))
             settled = reassess(from_column(current["qualification"]), assessment)
             event = Event.QUALIFIED_ILLEGAL if settled.illegal else Event.QUALIFIED_NOT_ILLEGAL
-            state = next_state(
-                State(current["state"]), event, qualified=settled.illegal, forward_unqualified=self.forward_unqualified
-            )
+            before = standing(State(current["state"]), received=current["received"])
+            state = next_state(before, event, qualified=settled.illegal, forward_unqualified=self.forward_unqualified)
             reason = _REASONS.get(state, current["reason"])
             await items.write_qualifications(tx, [(item_id, to_column(settled) or "{}", state, reason)], now)
             if state is State.READY:

@@ -11,7 +11,7 @@ from uuid import UUID
 
 from node.hotline.domain.assessment import Assessment, Merge, merge
 from node.hotline.domain.intake import Report, ReportedItem
-from node.hotline.domain.lifecycle import ENTRIES, Entry, Event, State, next_state
+from node.hotline.domain.lifecycle import ENTRIES, Entry, Event, State, next_state, standing
 from node.hotline.store import intake, items
 from node.hotline.store.intake import CaseRow, ItemRow
 from node.hotline.store.qualification import from_column, to_column
@@ -204,7 +204,7 @@ class Intake:
         moved: list[tuple[UUID, str, str, str | None]] = []
         current = await items.locked_states(tx, list(brought))
         for item_id, arriving in brought.items():
-            state = State(current[item_id]["state"])
+            state = standing(State(current[item_id]["state"]), received=current[item_id]["received"])
             held = from_column(current[item_id]["qualification"])
             best, changed = held, False
             for assessment in arriving:
@@ -252,5 +252,7 @@ def _taken(draft: _Draft) -> Taken:
 
 
 def _content(report: Report) -> str:
-    """What makes two reports under one reference the same: the URLs named, as identities."""
-    return "\n".join(item.url.normal for item in report.items)
+    """What makes two reports under one reference the same: the URLs named, as identities, and how each is qualified."""
+    return "\n".join(
+        f"{item.url.normal}\t{item.assessment.classification if item.assessment else ''}" for item in report.items
+    )

@@ -97,9 +97,11 @@ async def leave_queue(tx: Transaction, ids: Sequence[UUID]) -> None:
 
 
 async def locked_states(tx: Transaction, ids: Sequence[UUID]) -> dict[UUID, Row]:
-    """Lock these items in the order of their ids and return their state and qualification."""
+    """Lock these items in the order of their ids and return their state, reason and qualification."""
     rows = await tx.fetch(
-        "SELECT id, state, reason, qualification FROM items WHERE id = ANY($1) ORDER BY id FOR UPDATE", ids
+        "SELECT id, state, reason, qualification, received_stream IS NOT NULL AS received FROM items "
+        "WHERE id = ANY($1) ORDER BY id FOR UPDATE",
+        ids,
     )
     return {row["id"]: row for row in rows}
 
