@@ -46,9 +46,7 @@ class Jobs:
         every = self._scheduler.add_job
         # The scheduler goes by the machine's clock, and so does its first round.
         every(self._survive, "interval", args=("prune", self._prune), seconds=60)
-        every(
-            self._survive, "interval", args=("refresh", self._refresh), seconds=10, next_run_time=datetime.now(UTC)
-        )
+        every(self._survive, "interval", args=("refresh", self._refresh), seconds=10, next_run_time=datetime.now(UTC))
         every(self._survive, "interval", args=("gauges", self._gauges), seconds=15)
         self._scheduler.start()
 

@@ -18,7 +18,7 @@ from tests.faults.station import until
 _CHUNK = 25
 #: What is leased when the connection breaks is taken again after this time.
 _LEASE_S = 2.0
-_CUT = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{}'"
+_CUT = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE datname = '{}'"
 
 
 async def _feed_through(network: Network, cut: Callable[[int], object], cuts: int) -> None:
@@ -40,15 +40,13 @@ async def test_connections_are_cut(network: Network, postgres: EmbeddedPostgres)
 
     def cut(at: int) -> None:
         for name in names[at % 2 :]:
-            postgres._psql(_CUT.format(name))
+            assert int(postgres._psql(_CUT.format(name))) > 0
 
     await together(network.fr.serving(), network.nl.serving())
     await _feed_through(network, cut, 12)
     await network.settle()
     await network.check()
     assert [worker.process.exitcode for worker in workers] == [None, None]
-    lost = [line["action"] for station in (network.fr, network.nl) for line in station.lines()]
-    assert any(action.endswith(".database") for action in lost)
 
 
 @pytest.fixture
