@@ -18,6 +18,7 @@ from bench.naive import naive_rate
 from bench.network import CLOCK, build_world, migrated, servers, serving, submissions
 from node.hotline.assembly import assemble
 from node.hotline.serve import running
+from node.platform.collector import settle
 from node.platform.database import Database
 from node.platform.embedded import EmbeddedPostgres
 from node.platform.telemetry import make_logger
@@ -47,6 +48,7 @@ async def fill(fr: TestNode, count: int) -> None:
 
 async def deliver(fr: TestNode, nl: TestNode, count: int) -> tuple[float, float]:
     """Run the sender until everything is receipted; returns (seconds until then, seconds until all are applied)."""
+    settle()
     started = time.perf_counter()
     async with running(fr.settings, clock=CLOCK, log=make_logger("error", "json")) as (node, _, _):
         while True:

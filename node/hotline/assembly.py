@@ -173,10 +173,13 @@ async def open_store(
 ) -> AsyncIterator[Store]:
     """Yield the store; raises OperatorError when the database, its schema or the field keys are not as they must be."""
     async with open_database(settings, metrics=metrics, make=make) as db:
-        if not await migrate.is_current(db.engine, ROLE, metadata):
-            raise OperatorError("The database schema is not the one of this version; run `hotline migrate`.")
-        async with db.transaction("start.keys") as tx:
-            vault = await load_vault(tx, MasterKey.load(settings))
+        try:
+            if not await migrate.is_current(db.engine, ROLE, metadata):
+                raise OperatorError("The database schema is not the one of this version; run `hotline migrate`.")
+            async with db.transaction("start.keys") as tx:
+                vault = await load_vault(tx, MasterKey.load(settings))
+        except DATABASE_ERRORS as error:
+            raise OperatorError(f"The database went away during the start ({type(error).__name__}).") from None
         yield Store(settings, clock, db, vault)
 
 
@@ -249,7 +252,10 @@ async def _membership(settings: Settings, store: Store, clock: Clock) -> Members
     if not settings.directory_authority:
         raise OperatorError("Setting directory_authority: the verifier key of the directory's authority is missing.")
     membership = Membership(settings.directory_file, settings.directory_authority, accept)
-    await membership.start()
+    try:
+        await membership.start()
+    except DATABASE_ERRORS as error:
+        raise OperatorError(f"The database went away during the start ({type(error).__name__}).") from None
     if settings.node_id not in membership.current().nodes:
         raise OperatorError(f"The membership directory does not list this node ({settings.node_id}).")
     return membership

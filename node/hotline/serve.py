@@ -16,6 +16,7 @@ from node.hotline.assembly import MakeDatabase, Node, assemble
 from node.hotline.jobs import Jobs
 from node.hotline.store.apikeys import ApiKeys
 from node.platform.apikeys import ApiKeyCheck, Role
+from node.platform.collector import settle
 from node.platform.database import Database
 from node.platform.openapi import ApiInfo
 from node.platform.routes import Route
@@ -116,4 +117,5 @@ async def serve(settings: Settings, *, clock: Clock, log: Logger, make: MakeData
     for name in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(name, ended.set)
     async with running(settings, clock=clock, log=log, make=make):
+        settle()
         await ended.wait()

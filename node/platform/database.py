@@ -9,7 +9,7 @@ from typing import Any, Protocol, TypeAlias
 
 import asyncpg
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 
@@ -22,6 +22,9 @@ DATABASE_ERRORS = (
     asyncpg.InternalClientError,
     OSError,
 )
+
+#: The server refused a value of a statement: nothing of the transaction was done, and none of it will be by itself.
+REFUSED_VALUES = (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError, DataError, IntegrityError)
 
 NOTIFY_CHANNEL = "hotline"
 

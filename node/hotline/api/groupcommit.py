@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from node.hotline.flows.intake import Intake, ReferenceConflicts, Submission, Taken
-from node.platform.database import DATABASE_ERRORS
+from node.platform.database import DATABASE_ERRORS, REFUSED_VALUES
 
 
 class IntakeUnavailable(Exception):  # noqa: N818 - says what is the case, for the answer 503
@@ -81,8 +81,9 @@ class GroupCommit:
             await self._settle(group, conflicts)
             return
         except DATABASE_ERRORS as error:
-            if len(group) > 1:
-                # Whatever was wrong with one must not refuse the others.
+            if len(group) > 1 and isinstance(error, REFUSED_VALUES):
+                # Whatever was wrong with one must not refuse the others. After any other error the commit may have
+                # happened all the same, and only who has a reference may safely send again.
                 for waiting in group:
                     await self._commit([waiting])
                 return

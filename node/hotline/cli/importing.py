@@ -19,6 +19,7 @@ from node.errors import OperatorError
 from node.hotline.assembly import Store
 from node.hotline.domain.rows import FileRefused, Format, Row, RowRejected, derived_reference, read_rows, reject_line
 from node.hotline.flows.intake import Intake, ReferenceConflict, Submission, Taken
+from node.platform.collector import settle
 from node.platform.database import DATABASE_ERRORS
 
 #: About two milliseconds of reading.
@@ -112,6 +113,7 @@ async def import_rows(
     Chunks are committed in order while the next one is read; an import cut off at any point is resumed by running
     it again, since every row has a reference.
     """
+    settle()
     counted = _Counted(stream)
     result = ImportResult()
     refused = _Rejects(rejects)
