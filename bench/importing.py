@@ -27,10 +27,10 @@ def write_csv(path: Path, rows: int, *, bad_every: int = 0) -> None:
             bad = bad_every and at % bad_every == 0
             writer.writerow(
                 [
-                    f"row-{at}",
+                    f"{path.stem}-{at}",
                     "javascript:void(0)"
                     if bad
-                    else f"https://host{at % 5000}.example/gallery/{at:08d}/index.html?lang=en",
+                    else f"https://host{at % 5000}.example/{path.stem}/{at:08d}/index.html?lang=en",
                     "",
                     "http://forum.example/thread/4711",
                     "seen by a member of the public",

@@ -5,6 +5,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
+import msgspec
+
 from node.hotline.domain.assessment import Assessment, merge
 from node.hotline.domain.schema import (
     HASHES_MAX,
@@ -38,8 +40,7 @@ class Hash:
     value: str
 
 
-@dataclass(frozen=True, slots=True, repr=False)
-class ReportedItem:
+class ReportedItem(msgspec.Struct, frozen=True):
     """One URL of a report: what is located, qualified and routed."""
 
     kind: Kind
@@ -47,9 +48,12 @@ class ReportedItem:
     hashes: tuple[Hash, ...]
     assessment: Assessment | None
 
+    def __repr__(self) -> str:
+        """Show the kind only: a repr ends in log lines and tracebacks."""
+        return f"<ReportedItem {self.kind}>"
 
-@dataclass(frozen=True, slots=True, repr=False)
-class Report:
+
+class Report(msgspec.Struct, frozen=True):
     """A report that passed every check; times in UTC.
 
     `items` begins with the page and names no URL twice; `repeated` counts what was named again.
@@ -67,6 +71,10 @@ class Report:
     site_type: SiteType | None
     commerciality: Commerciality | None
     payment_methods: tuple[PaymentMethod, ...]
+
+    def __repr__(self) -> str:
+        """Show the count only: a repr ends in log lines and tracebacks."""
+        return f"<Report of {len(self.items)} items>"
 
 
 def check_batch(reports: Iterable[ReportIn], now: datetime) -> list[Report]:

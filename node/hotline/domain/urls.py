@@ -22,10 +22,10 @@ order of the query, a trailing slash.
 
 import ipaddress
 import re
-from dataclasses import dataclass
 from enum import StrEnum
 
 import ada_url
+import msgspec
 
 URL_BYTES_MAX = 8192
 """Bytes of UTF-8, for the original and for the normal form; servers take request lines up to about this size."""
@@ -97,8 +97,7 @@ class UrlRefused(Exception):  # noqa: N818 -- names the fact, as the callers and
         super().__init__(f"{reason}: {self.sentence}")
 
 
-@dataclass(frozen=True, slots=True)
-class ReportedUrl:
+class ReportedUrl(msgspec.Struct, frozen=True):
     """A URL as it was received and as it is identified.
 
     `original` is the text untouched. `normal` is ASCII and the identity.

@@ -5,9 +5,11 @@ A bad record is refused on its own and blocks nothing; an outcome is never answe
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
+
+from msgspec.structs import replace
 
 from node.hotline.domain.acceptance import Judged, Refused, judge, ranges
 from node.hotline.domain.assessment import Assessment

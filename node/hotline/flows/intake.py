@@ -5,9 +5,11 @@ Never answers before the commit; many reports share one transaction.
 
 import json
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
+
+from msgspec.structs import replace
 
 from node.hotline.domain.assessment import Assessment, Merge, merge
 from node.hotline.domain.intake import Report, ReportedItem

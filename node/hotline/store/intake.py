@@ -5,11 +5,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
+import msgspec
+
 from node.platform.database import Row, Transaction
 
 
-@dataclass(frozen=True, slots=True)
-class CaseRow:
+class CaseRow(msgspec.Struct, frozen=True):
     """One report about to be written, its texts sealed."""
 
     id: UUID
@@ -27,8 +28,7 @@ class CaseRow:
     payment_methods: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class ItemRow:
+class ItemRow(msgspec.Struct, frozen=True):
     """One content item about to be written; JSON members are already encoded."""
 
     id: UUID
