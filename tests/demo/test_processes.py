@@ -84,7 +84,8 @@ def test_everything_ends(processes: Processes, module: str, tmp_path: Path) -> N
     second = waiting(processes, module, tmp_path / "2", service=False)
     problems = processes.end()
     assert first.running.returncode == -signal.SIGTERM
-    assert second.running.returncode == 130
+    # An interpreter that meets SIGINT outside its own code ends by the signal itself.
+    assert second.running.returncode in {130, -signal.SIGINT}
     assert [line.split(":")[0] for line in problems] == [f"wait ended with status {-signal.SIGTERM}"]
 
 

@@ -269,5 +269,11 @@ class Station:
 
 
 def _orphan(line: Mapping[str, Any]) -> bool:
-    """Tell whether asyncpg told of a lost connection to somebody who no longer waited: it was raised nowhere."""
+    """Tell whether a library told of a lost connection to nobody.
+
+    That is asyncpg of one that no longer waited, or the pool
+    of one that could not be closed in order because its server had gone.
+    """
+    if str(line.get("library", "")).startswith("sqlalchemy.pool"):
+        return line.get("error") in {"BrokenPipeError", "ConnectionResetError", "ConnectionDoesNotExistError"}
     return (line.get("error"), line.get("at")) == ("ConnectionDoesNotExistError", "")
