@@ -40,9 +40,8 @@ async def test_connections_are_cut(network: Network, postgres: EmbeddedPostgres)
 
     def cut(at: int) -> None:
         for name in names[at % 2 :]:
-            # A psql that says nothing on a busy machine is asked again.
-            said = next((one for one in (postgres._psql(_CUT.format(name)).strip() for _ in range(5)) if one), "0")
-            assert int(said) >= 0
+            # The number is the last line: a connection that ends by itself meanwhile makes a warning before it.
+            assert int(postgres._psql(_CUT.format(name)).splitlines()[-1]) > 0
 
     await together(network.fr.serving(), network.nl.serving())
     await _feed_through(network, cut, 12)
