@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test install lint format lock bench clean
+.PHONY: demo test install lint format lock bench simulate soak clean
 
 demo: install
 	@$(BIN)/hotline demo $(if $(ONCE),--once) $(if $(REPORTS),--reports $(REPORTS))
@@ -14,7 +14,7 @@ test: install
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
-	$(BIN)/python -m pytest -n 2 --dist loadgroup
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 install: $(STAMP)
 
@@ -38,6 +38,15 @@ lock: install
 
 bench: install
 	$(BIN)/python -m bench
+
+# Whole nodes on virtual time: HOURS=8 as long as wanted, or SEED=17 [KEEP=0,3] [BUG=custody-dropped] to see one history again.
+simulate: install
+	$(BIN)/python -m tests.simulation $(if $(HOURS),--hours $(HOURS)) $(if $(SEED),--seed $(SEED)) $(if $(KEEP),--keep $(KEEP)) \
+	  $(if $(BUG),--bug $(BUG))
+
+# Many nodes over TLS under faults for minutes; afterwards `hotline audit-network` accounts for every record.
+soak: install
+	$(BIN)/python -m tests.soak --minutes $(or $(MINUTES),10) --nodes $(or $(NODES),12) $(if $(SEED),--seed $(SEED))
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

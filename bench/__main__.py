@@ -3,7 +3,17 @@
 import subprocess
 import sys
 
-BENCHMARKS = ("bench.location", "bench.intake", "bench.importing", "bench.delivery", "bench.scale")
+BENCHMARKS = (
+    "bench.directory",
+    "bench.location",
+    "bench.intake",
+    "bench.importing",
+    "bench.delivery",
+    "bench.catchup",
+    "bench.fairness",
+    "bench.idle",
+    "bench.scale",
+)
 
 
 def main() -> int:

@@ -12,8 +12,9 @@ import tempfile
 import time
 from pathlib import Path
 
-from bench.network import build_world, migrated, plain, servers
+from bench.network import build_world, migrated, servers
 from node.settings import write_settings
+from tests.world import file_values
 
 
 def write_csv(path: Path, rows: int, *, bad_every: int = 0) -> None:
@@ -71,7 +72,7 @@ def main() -> None:
         with servers(folder, 1) as (server,):
             world = build_world(folder, [migrated(server, "fr")], log_level="error")
             settings = folder / "hotline.toml"
-            write_settings(settings, plain(world.nodes[0].settings))
+            write_settings(settings, file_values(world.nodes[0].settings))
             for label, bad_every in (("all good", 0), ("one in ten bad", 10)):
                 file = folder / f"reports-{bad_every}.csv"
                 write_csv(file, rows, bad_every=bad_every)

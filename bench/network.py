@@ -19,8 +19,8 @@ from node.hotline.store.tables import metadata
 from node.platform import migrate
 from node.platform.database import Database
 from node.platform.embedded import EmbeddedPostgres
-from node.settings import Settings, write_settings
-from tests.world import ADDRESS, TestNode, World
+from node.settings import write_settings
+from tests.world import ADDRESS, TestNode, World, file_values
 
 CLOCK = SystemClock()
 
@@ -67,7 +67,7 @@ def serving(node: TestNode) -> Iterator["subprocess.Popen[bytes]"]:
     """Run `hotline serve` for a node as a process of its own while the block runs."""
     path = node.settings.data_dir / "hotline.toml"
     if not path.exists():
-        write_settings(path, plain(node.settings))
+        write_settings(path, file_values(node.settings))
     process = subprocess.Popen([sys.executable, "-m", "node", "--settings", str(path), "serve"])
     try:
         _wait_for(node.settings.listen_peer, process)
@@ -91,21 +91,6 @@ def _wait_for(address: str, process: "subprocess.Popen[bytes]") -> None:
         else:
             return
     raise SystemExit("the node did not start")
-
-
-def plain(settings: Settings) -> dict[str, object]:
-    """Return the settings that differ from their defaults, as a settings file holds them."""
-    values: dict[str, object] = {}
-    for name in settings.__dataclass_fields__:
-        value = getattr(settings, name)
-        default = settings.__dataclass_fields__[name].default
-        if value == default or name == "master_key":
-            continue
-        if isinstance(value, tuple):
-            values[name] = [str(one) for one in value]
-        else:
-            values[name] = str(value) if isinstance(value, Path) else value
-    return values
 
 
 def submissions(count: int, *, first: int = 0, country: str = "NL", qualified: bool = True) -> list[Submission]:

@@ -15,35 +15,56 @@ from typing import Final, NamedTuple
 
 from node.clock import SystemClock
 from node.errors import OperatorError
-from node.hotline.cli.command import Context, Parser
+from node.platform.cli.command import Context, Parser
 from node.platform.telemetry import make_logger, place_of, route_library_logs
-from node.settings import DEFAULT_FILE, FILE_VARIABLE
+from node.settings import COORDINATOR, DEFAULT_FILE, FILE_VARIABLE
 
 EXIT_OPERATOR: Final = 2
 EXIT_INTERRUPTED: Final = 130
 _EXIT_BROKEN: Final = 1
 
 
+#: Where the coordinator's form of a command is that both roles have.
+_COORDINATOR: Final = "node.coordinator.cli.serving"
+
+
 class _Entry(NamedTuple):
-    """Where a command is: a module with `add_arguments(parser)`, imported when the command is called."""
+    """Where a command is: a module with `add_arguments(parser)`, imported when the command is called.
+
+    `coordinator` is the function that runs in its place in the role of the coordinator.
+    """
 
     module: str
     summary: str
+    coordinator: str = ""
 
 
 COMMANDS: Final[Mapping[str, _Entry]] = {
-    "init": _Entry("node.hotline.cli.init", "set up a new node: settings, keys, database"),
-    "serve": _Entry("node.hotline.cli.serving", "run the node until Ctrl-C or SIGTERM"),
-    "migrate": _Entry("node.hotline.cli.migrating", "bring the database to the schema of this version"),
-    "status": _Entry("node.hotline.cli.status", "show queues, peers, files and what needs a person"),
+    "init": _Entry("node.hotline.cli.init", "set up a new node: settings, keys, database", "run_init"),
+    "join": _Entry("node.hotline.cli.joining", "join a network: fetch, verify and pin its directory"),
+    "descriptor": _Entry("node.hotline.cli.describing", "show or change what the directory is to say of this node"),
+    "serve": _Entry("node.hotline.cli.serving", "run the node until Ctrl-C or SIGTERM", "run_serve"),
+    "migrate": _Entry("node.hotline.cli.migrating", "bring the database to the schema of this version", "run_migrate"),
+    "status": _Entry("node.hotline.cli.status", "show queues, peers, files and what needs a person", "run_status"),
     "import": _Entry("node.hotline.cli.import_file", "read reports from a CSV or NDJSON file"),
     "assess": _Entry("node.hotline.cli.assessing", "set the qualification of one item"),
+    "act": _Entry("node.hotline.cli.acting", "record what was done about one item"),
+    "correct": _Entry("node.hotline.cli.correcting", "correct a report of this hotline"),
+    "withdraw": _Entry("node.hotline.cli.withdrawing", "take back this hotline's report of one item"),
+    "move": _Entry("node.hotline.cli.moving", "look at an item's location anew, or set it"),
+    "desk": _Entry("node.coordinator.cli.desk", "the network's desk, at the coordinator: list disputes, decide them"),
     "prove": _Entry("node.hotline.cli.proving", "write the proof of one item's record"),
     "verify": _Entry("node.hotline.cli.verifying", "check such a proof offline and say what it proves"),
+    "audit-network": _Entry("node.hotline.cli.audit_network", "compare streams, checkpoints and receipts with peers"),
     "keys": _Entry("node.hotline.cli.keys", "show keys, manage API keys, rotate the master key"),
+    "compare": _Entry("node.hotline.cli.comparing", "compare with every peer how far the streams between are"),
+    "recover": _Entry("node.hotline.cli.recovering", "put the node right after its database was restored"),
     "geo": _Entry("node.hotline.cli.geo", "show or update the geolocation files"),
+    "conformance": _Entry("node.conformance.command", "check any node from outside against the specification"),
     "demo": _Entry("node.demo.command", "show a network of three hotlines on this machine"),
-    "directory": _Entry("node.hotline.cli.directory", "write or show the membership directory (for its authority)"),
+    "directory": _Entry(
+        "node.coordinator.cli.ceremonies", "sign, publish or show the membership directory (for those who sign it)"
+    ),
 }
 
 
@@ -85,8 +106,16 @@ def _run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     importlib.import_module(entry.module).add_arguments(parser)
     arguments = parser.parse_args(chosen.arguments)
     context = Context(environ, None if found.settings is None else Path(found.settings), SystemClock())
-    status: int = arguments.run(arguments, context)
+    run = arguments.run
+    # Who sets a node up has no settings yet, and says the role.
+    if entry.coordinator and (_role(arguments) or context.settings().role) == COORDINATOR:
+        run = getattr(importlib.import_module(_COORDINATOR), entry.coordinator)
+    status: int = run(arguments, context)
     return status
+
+
+def _role(arguments: argparse.Namespace) -> str | None:
+    return (arguments.role or "hotline") if "role" in arguments else None
 
 
 def _top() -> Parser:

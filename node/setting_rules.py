@@ -19,7 +19,7 @@ _PORT_MAX = 65_535
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
 #: What neither a host nor a port has: user information, spaces, capitals, anything that is not ASCII.
 _HOST = re.compile(r"[^a-z0-9.:/\[\]-]")
-_VKEY = re.compile(r"[^+\s]+\+[0-9a-f]{8}\+[A-Za-z0-9+/]+={0,2}")
+_FINGERPRINT = re.compile(r"[0-9a-f]{64}")
 
 
 def split_address(text: str, *, default_port: int | None = None) -> tuple[str, int]:
@@ -116,10 +116,24 @@ def _dns_servers(name: str, value: tuple[str, ...]) -> tuple[str, ...]:
     return value
 
 
-def _vkey(name: str, value: str) -> str:
-    if value and _VKEY.fullmatch(value) is None:
-        raise SettingError(name, "must be a verifier key, name+hash+key")
+def check_fingerprint(name: str, value: str) -> str:
+    """Return the fingerprint of a root as it is pinned; SettingError when it is none."""
+    if value and _FINGERPRINT.fullmatch(value) is None:
+        raise SettingError(name, "must be a fingerprint, 64 hexadecimal digits in lower case")
     return value
+
+
+def check_sources(name: str, value: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the sources, addresses as `base_url` has them; SettingError for what is neither address nor path."""
+    checked = []
+    for source in value:
+        if "://" in source:
+            checked.append(_base_url(name, source))
+        elif source.startswith("/"):
+            checked.append(source)
+        else:
+            raise SettingError(name, "each must be https://host[:port] or the whole path of a folder")
+    return tuple(checked)
 
 
 def _master_key(name: str, value: str) -> str:
@@ -140,6 +154,7 @@ RULES: Mapping[str, Callable[[str, Any], object]] = {
     "listen_peer": _listen,
     "listen_api": _listen,
     "dns_servers": _dns_servers,
-    "directory_authority": _vkey,
+    "directory_root": check_fingerprint,
+    "directory_sources": check_sources,
     "master_key": _master_key,
 }

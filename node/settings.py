@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import stat
 import tomllib
 from collections.abc import Mapping
@@ -47,7 +48,7 @@ class Settings:
     base_url: Annotated[
         str, Option("Public address of this node's peer protocol, https unless its host is a loopback address.")
     ]
-    role: Annotated[str, Option("What this process is in the network.", choices=("hotline",))] = "hotline"
+    role: Annotated[str, Option("What this process is in the network.", choices=("hotline", "coordinator"))] = "hotline"
     data_dir: Annotated[Path, Option("Folder of everything the node keeps in files.")] = Path("data")
     listen_peer: Annotated[str, Option("Address and port that serve the peer protocol.")] = "127.0.0.1:8701"
     listen_api: Annotated[str, Option("Address and port that serve the API, health, metrics and documentation.")] = (
@@ -78,10 +79,28 @@ class Settings:
         str,
         Option("The master key itself, base64 of 32 bytes; taken from the environment only.", environment_only=True),
     ] = field(default="", repr=False)
-    directory_file: Annotated[Path, Option("File of the signed membership directory.", under_data_dir=True)] = Path(
-        "directory.note"
-    )
-    directory_authority: Annotated[str, Option("Verifier key (C2SP vkey) that the directory must be signed by.")] = ""
+    directory_root: Annotated[
+        str, Option("Fingerprint of the root that the membership directory is pinned by; `hotline join` writes it.")
+    ] = ""
+    directory_sources: Annotated[
+        tuple[str, ...],
+        Option("Where the membership directory comes from: addresses of the coordinator or of nodes, or folders."),
+    ] = ()
+    directory_dir: Annotated[
+        Path, Option("Folder of the membership directory as it is trusted.", under_data_dir=True)
+    ] = Path("directory")
+    directory_refresh_s: Annotated[
+        float, Option("Seconds after which the membership directory is asked for again.", low=1, high=86_400)
+    ] = 600.0
+
+    directory_keys_dir: Annotated[
+        Path,
+        Option("Coordinator: folder of `snapshot.key` and `timestamp.key`, which sign online.", under_data_dir=True),
+    ] = Path("directory-keys")
+    timestamp_every_s: Annotated[
+        float, Option("Coordinator: seconds after which the timestamp is signed anew.", low=1, high=86_400)
+    ] = 900.0
+    timestamp_hours: Annotated[int, Option("Coordinator: hours for which a timestamp counts.", low=1, high=336)] = 72
 
     geo_country_databases: Annotated[
         tuple[Path, ...], Option("MMDB country files, all asked; empty uses the built-in one.")
@@ -116,6 +135,12 @@ class Settings:
         Option("Records of one peer that may wait to be applied before more are refused.", low=1, high=100_000_000),
     ] = 1_000_000
     batches_in_flight_max: Annotated[int, Option("Batches under way to one peer at once.", low=1, high=16)] = 3
+    deliveries_max: Annotated[
+        int,
+        Option(
+            "Peers delivered to at once, each with up to batches_in_flight_max batches in memory.", low=1, high=10_000
+        ),
+    ] = 64
     backoff_base_s: Annotated[
         float, Option("Upper end, in seconds, of the first random wait after a failure to deliver.", low=0.01, high=900)
     ] = 2.0
@@ -126,6 +151,54 @@ class Settings:
     body_bytes_max: Annotated[
         int, Option("Bytes of one request to the peer protocol.", low=131_072, high=67_108_864)
     ] = 4_194_304
+    bodies_bytes_max: Annotated[
+        int, Option("Bytes of request bodies in memory at once at each door.", low=1_048_576, high=17_179_869_184)
+    ] = 134_217_728
+    batches_at_once_max: Annotated[
+        int, Option("Batches of peers worked on at once; others wait for their turn.", low=1, high=1000)
+    ] = 8
+    peer_requests_per_s: Annotated[
+        float, Option("Requests a second that one peer may make, over ten seconds.", low=0.1, high=100_000)
+    ] = 200.0
+    peer_records_per_s: Annotated[
+        float, Option("New records a second that one peer may send over a long time.", low=0.01, high=1_000_000)
+    ] = 2000.0
+    peer_records_burst: Annotated[
+        int, Option("New records that one peer may send at once, after a pause.", low=1, high=100_000_000)
+    ] = 2_000_000
+    peer_bytes_per_s: Annotated[
+        float, Option("Bytes of new records a second that one peer may send over a long time.", low=1, high=1e9)
+    ] = 4_194_304.0
+    peer_bytes_burst: Annotated[
+        int, Option("Bytes of new records that one peer may send at once, after a pause.", low=61_440, high=10**12)
+    ] = 8_589_934_592
+    connections_max: Annotated[int, Option("Connections open at once at each door.", low=1, high=65_536)] = 1024
+    connections_per_address_max: Annotated[
+        int, Option("Of these from one address; a reverse proxy is one address.", low=1, high=65_536)
+    ] = 256
+    head_timeout_s: Annotated[
+        float, Option("Seconds in which the head of a request has to arrive.", low=0.1, high=600)
+    ] = 10.0
+    body_timeout_s: Annotated[
+        float, Option("Seconds in which the body of a request has to arrive.", low=0.1, high=600)
+    ] = 30.0
+    write_timeout_s: Annotated[
+        float, Option("Seconds in which a caller has to go on reading its answer.", low=0.1, high=600)
+    ] = 30.0
+    peer_tls_certificate_file: Annotated[
+        Path | None, Option("PEM certificate chain of the peer door, which then speaks TLS itself.")
+    ] = None
+    peer_tls_key_file: Annotated[Path | None, Option("PEM key of that certificate, mode 0600.")] = None
+    peer_tls_client_ca_file: Annotated[
+        Path | None, Option("PEM authorities one of which must vouch for a caller's certificate at the peer door.")
+    ] = None
+    peer_tls_ca_file: Annotated[
+        Path | None, Option("PEM authorities that vouch for peers, beside those of the system.")
+    ] = None
+    peer_tls_client_certificate_file: Annotated[
+        Path | None, Option("PEM certificate chain shown to peers that ask for one; empty shows the peer door's.")
+    ] = None
+    peer_tls_client_key_file: Annotated[Path | None, Option("PEM key of that certificate, mode 0600.")] = None
     clock_window_s: Annotated[int, Option("Seconds a peer's clock may differ from ours.", low=1, high=3600)] = 300
     nonce_retention_s: Annotated[
         int, Option("Seconds a nonce of a peer's request is remembered.", low=2, high=86_400)
@@ -146,6 +219,9 @@ class Settings:
     poll_s: Annotated[
         float, Option("Seconds after which an idle worker looks for work unasked.", low=0.01, high=60)
     ] = 1.0
+    desk_poll_s: Annotated[
+        float, Option("Seconds between questions to the network's desk about open disputes.", low=0.05, high=86_400)
+    ] = 60.0
     shutdown_s: Annotated[float, Option("Seconds a clean shutdown may take.", low=0, high=600)] = 20.0
 
     @property
@@ -173,9 +249,57 @@ _KINDS = {
     int: "whole number",
     float: "number",
     Path: "path",
+    Path | None: "path",
     tuple[str, ...]: "list of text",
     tuple[Path, ...]: "list of paths",
 }
+
+
+COORDINATOR = "coordinator"
+ROLES = ("hotline", COORDINATOR)
+#: What the coordinator reads beside its own settings; everything else is a hotline's.
+_SHARED = frozenset(
+    {
+        "node_id",
+        "base_url",
+        "role",
+        "data_dir",
+        "listen_peer",
+        "listen_api",
+        "log_level",
+        "log_format",
+        "database_url",
+        "embedded_database",
+        "database_pool_size",
+        "keys_dir",
+        "peer_tls_certificate_file",
+        "peer_tls_key_file",
+        "peer_tls_client_ca_file",
+        "peer_tls_ca_file",
+        "peer_tls_client_certificate_file",
+        "peer_tls_client_key_file",
+        "peer_timeout_s",
+        "clock_window_s",
+        "nonce_retention_s",
+        "peer_requests_per_s",
+        "connections_max",
+        "connections_per_address_max",
+        "head_timeout_s",
+        "body_timeout_s",
+        "write_timeout_s",
+        "shutdown_s",
+    }
+)
+_COORDINATORS = frozenset({"directory_keys_dir", "timestamp_every_s", "timestamp_hours"})
+
+
+def _check_role(values: Mapping[str, object]) -> object:
+    """Return the role that the settings are for; SettingError for one that this role does not have."""
+    role = values.get("role", "hotline")
+    for name in sorted(set(values) & set(_OPTIONS) - _SHARED):
+        if (name in _COORDINATORS) is not (role == COORDINATOR):
+            raise SettingError(name, f"is no setting of role {role}")
+    return role
 
 
 def documented() -> tuple[SettingRow, ...]:
@@ -193,7 +317,7 @@ def _default_text(name: str) -> str:
         return f"data_dir/{default}"
     if isinstance(default, bool):
         return str(default).lower()
-    return str(default) if default not in ("", ()) else "empty"
+    return str(default) if default not in ("", (), None) else "empty"
 
 
 def load_settings(path: Path | None, environ: Mapping[str, str]) -> Settings:
@@ -223,10 +347,12 @@ def load_settings(path: Path | None, environ: Mapping[str, str]) -> Settings:
 def settings_from(values: Mapping[str, object], folder: Path) -> Settings:
     """Return the checked settings of `values`; relative paths count from `folder`. SettingError for what is wrong."""
     checked: dict[str, Any] = {}
+    if _check_role(values) == COORDINATOR:
+        checked["countries"] = ()
     for name in _OPTIONS:
         if name in values:
             checked[name] = _checked(name, values[name], folder)
-        elif _DEFAULTS[name] is MISSING:
+        elif _DEFAULTS[name] is MISSING and name not in checked:
             raise SettingError(name, "is required and not set")
     if "data_dir" not in checked:
         checked["data_dir"] = folder / "data"
@@ -307,7 +433,9 @@ def _converted(name: str, value: object, folder: Path) -> Any:
             return tuple(_path(name, part, folder) for part in value)
         if all(isinstance(part, str) for part in value):
             return tuple(value)
-    elif kind is Path:
+    elif kind == Path | None and value is None:
+        return None
+    elif kind in {Path, Path | None}:
         return _path(name, value, folder)
     elif kind is float and type(value) is int:
         return float(value)
@@ -337,10 +465,23 @@ def _check_together(settings: Settings) -> None:
     if settings.nonce_retention_s < 2 * settings.clock_window_s:
         # A request is acceptable from window before to window after its creation.
         raise SettingError("nonce_retention_s", "must be at least twice clock_window_s, or a replay could pass")
+    _check_tls(settings)
     if settings.deliver_by_days > settings.retain_days:
         raise SettingError("deliver_by_days", "must not exceed retain_days")
     if settings.batch_bytes_max + _BATCH_OVERHEAD_BYTES > settings.body_bytes_max:
         raise SettingError("body_bytes_max", f"must exceed batch_bytes_max by {_BATCH_OVERHEAD_BYTES}")
+
+
+def _check_tls(settings: Settings) -> None:
+    for which in ("", "client_"):
+        certificate, key = (f"peer_tls_{which}{part}_file" for part in ("certificate", "key"))
+        if (getattr(settings, certificate) is None) != (getattr(settings, key) is None):
+            raise SettingError(certificate, f"set both this and {key}, or neither")
+    if settings.peer_tls_certificate_file is None:
+        if settings.peer_tls_client_ca_file is not None:
+            raise SettingError("peer_tls_client_ca_file", "needs peer_tls_certificate_file: else a proxy ends TLS")
+    elif not settings.base_url.startswith("https:"):
+        raise SettingError("base_url", "must be https, since peer_tls_certificate_file is set")
 
 
 def check_at_start(settings: Settings) -> None:
@@ -348,7 +489,6 @@ def check_at_start(settings: Settings) -> None:
     try:
         _check_keys(settings)
         needed = {
-            "directory_file": (settings.directory_file,),
             "geo_country_databases": settings.geo_country_databases,
             "geo_asn_databases": settings.geo_asn_databases,
         }
@@ -392,7 +532,7 @@ def write_settings(path: Path, values: Mapping[str, object]) -> None:
     settings_from(values, path.absolute().parent)
     lines = ["# Settings of this node. docs/operations.md explains each.\n"]
     for name, each in _OPTIONS.items():
-        if name in values:
+        if values.get(name) is not None:
             if each.environment_only:
                 raise SettingError(name, "does not stand in the settings file")
             lines.append(f"\n# {each.doc}\n{name} = {_toml(values[name])}\n")
@@ -406,6 +546,35 @@ def write_settings(path: Path, values: Mapping[str, object]) -> None:
         file.writelines(lines)
         file.flush()
         os.fsync(file.fileno())
+
+
+def add_settings(path: Path, values: Mapping[str, object]) -> None:
+    """Put `values` into an existing settings file, in place of what it says of them; whole or not at all.
+
+    OperatorError when the file cannot be written, or says one of them in a way that only a person can change.
+    """
+    before = _read_file(path)
+    named = re.compile(rf"^(?:{'|'.join(map(re.escape, values))})\s*=")
+    kept = [line for line in path.read_text(encoding="utf-8").splitlines() if named.match(line) is None]
+    added = [f"{name} = {_toml(value)}" for name, value in values.items()]
+    text = "\n".join([*kept, *added]) + "\n"
+    try:
+        unchanged = tomllib.loads(text) == {**before, **values}
+    except tomllib.TOMLDecodeError:
+        unchanged = False
+    if not unchanged:
+        raise OperatorError(f"The settings file {path} says {', '.join(values)} in several lines; change it by hand.")
+    fresh = path.with_name(f".{path.name}.new")
+    try:
+        fresh.unlink(missing_ok=True)
+        descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        fresh.replace(path)
+    except OSError as error:
+        raise OperatorError(f"The settings file {path} cannot be written ({error.strerror}).") from None
 
 
 def _toml(value: object) -> str:

@@ -159,55 +159,78 @@ def check_token(value: str, field: str) -> None:
 
 def check_report(body: ReportBody) -> None:
     """Raise ProtocolError `schema-invalid` for what the types alone do not rule out."""
-    _check_schema(body.schema)
-    _check_text(body.url, "body.url", URL_BYTES_MAX)
+    check_schema(body.schema)
+    check_text(body.url, "body.url", URL_BYTES_MAX)
     if body.referrer is not None:
-        _check_text(body.referrer, "body.referrer", URL_BYTES_MAX)
+        check_text(body.referrer, "body.referrer", URL_BYTES_MAX)
     if body.reference is not None:
-        _check_text(body.reference, "body.reference", SHORT_TEXT_BYTES_MAX)
+        check_text(body.reference, "body.reference", SHORT_TEXT_BYTES_MAX)
     if (body.page is None) is not (body.kind is codes.Kind.PAGE):
         invalid("body.page", "a media item names its page, and a page none")
     if body.page is not None:
         check_uuid(body.page, "body.page")
-    if len(body.hashes) > HASHES_MAX:
-        invalid("body.hashes", f"there are more than {HASHES_MAX} hashes")
-    for number, one in enumerate(body.hashes):
-        if len(one.value) != codes.HASH_HEX_DIGITS[one.alg] or not _HEX.fullmatch(one.value):
-            invalid(f"body.hashes[{number}].value", "this is not a hash of its algorithm in lower-case hex")
-    if len(set(body.payment_methods)) != len(body.payment_methods):
-        invalid("body.payment_methods", "a payment method occurs twice")
+    check_hashes(body.hashes, "body.hashes")
+    check_payment_methods(body.payment_methods, "body.payment_methods")
     if body.qualification is not None:
-        _check_qualification(body.qualification)
-    _check_hosting(body.hosting)
+        check_qualification(body.qualification)
+    check_hosting(body.hosting)
 
 
-def _check_schema(schema: int) -> None:
+def check_schema(schema: int) -> None:
+    """Raise ProtocolError `schema-invalid` unless this is the version of the bodies known here."""
     if schema != SCHEMA:
         invalid("body.schema", "this is not a version of the schema known here")
 
 
-def _check_qualification(qualification: Qualification) -> None:
+def check_qualification(qualification: Qualification) -> None:
+    """Raise ProtocolError `schema-invalid` for texts of `body.qualification` that are none."""
     if qualification.law is not None:
-        _check_text(qualification.law, "body.qualification.law", SHORT_TEXT_BYTES_MAX)
+        check_text(qualification.law, "body.qualification.law", SHORT_TEXT_BYTES_MAX)
     if qualification.by is not None:
-        _check_text(qualification.by, "body.qualification.by", SHORT_TEXT_BYTES_MAX)
+        check_text(qualification.by, "body.qualification.by", SHORT_TEXT_BYTES_MAX)
 
 
-def _check_hosting(hosting: Hosting) -> None:
-    if hosting.country is not None and hosting.country not in _COUNTRIES:
-        invalid("body.hosting.country", _COUNTRY_REASON)
-    if hosting.registered_country is not None and hosting.registered_country not in _COUNTRIES:
-        invalid("body.hosting.registered_country", _COUNTRY_REASON)
-    if hosting.assigned_country not in _COUNTRIES:
-        invalid("body.hosting.assigned_country", _COUNTRY_REASON)
+def check_hosting(hosting: Hosting) -> None:
+    """Raise ProtocolError `schema-invalid` for what the types of `body.hosting` do not rule out."""
+    if hosting.country is not None:
+        check_country(hosting.country, "body.hosting.country")
+    if hosting.registered_country is not None:
+        check_country(hosting.registered_country, "body.hosting.registered_country")
+    check_country(hosting.assigned_country, "body.hosting.assigned_country")
     if not 0 <= hosting.confidence <= _CONFIDENCE_MAX:
         invalid("body.hosting.confidence", f"the confidence is from 0 to {_CONFIDENCE_MAX}")
     if len(hosting.reasons) > REASONS_MAX or not all(map(_TOKEN.fullmatch, hosting.reasons)):
         invalid("body.hosting.reasons", f"this is not a list of at most {REASONS_MAX} tokens")
 
 
-def _check_text(text: str, field: str, bytes_max: int = TEXT_BYTES_MAX) -> None:
-    """Require one line of Unicode that is not empty and has at most `bytes_max` bytes in UTF-8."""
+def check_country(country: str, field: str) -> None:
+    """Raise ProtocolError `schema-invalid` unless this is a country code, assigned or not."""
+    if country not in _COUNTRIES:
+        invalid(field, _COUNTRY_REASON)
+
+
+def check_hashes(hashes: tuple[Hash, ...], field: str) -> None:
+    """Raise ProtocolError `schema-invalid` for too many hashes, or one that is none of its algorithm."""
+    if len(hashes) > HASHES_MAX:
+        invalid(field, f"there are more than {HASHES_MAX} hashes")
+    for number, one in enumerate(hashes):
+        if len(one.value) != codes.HASH_HEX_DIGITS[one.alg] or not _HEX.fullmatch(one.value):
+            invalid(f"{field}[{number}].value", "this is not a hash of its algorithm in lower-case hex")
+
+
+def check_payment_methods(methods: tuple[codes.PaymentMethod, ...], field: str) -> None:
+    """Raise ProtocolError `schema-invalid` for a method that occurs twice."""
+    if len(set(methods)) != len(methods):
+        invalid(field, "a payment method occurs twice")
+
+
+def check_url(text: str, field: str) -> None:
+    """Raise ProtocolError `schema-invalid` for what cannot be a URL as it was received."""
+    check_text(text, field, URL_BYTES_MAX)
+
+
+def check_text(text: str, field: str, bytes_max: int = TEXT_BYTES_MAX) -> None:
+    """Raise ProtocolError `schema-invalid` unless this is one line of Unicode, not empty, of `bytes_max` at most."""
     if text.isascii() and text.isprintable() and 0 < len(text) <= bytes_max:
         # Nearly all text ends here; the rest says exactly what is wrong with the other.
         return
@@ -223,7 +246,7 @@ def _check_text(text: str, field: str, bytes_max: int = TEXT_BYTES_MAX) -> None:
 
 def check_outcome(body: OutcomeBody) -> None:
     """Raise ProtocolError `schema-invalid` for what the types alone do not rule out."""
-    _check_schema(body.schema)
+    check_schema(body.schema)
     try:
         StreamId.parse(body.stream)
     except ProtocolError:
@@ -254,7 +277,7 @@ def _check_refusal(refusal: Refusal, field: str) -> None:
     if refusal.id is not None:
         check_uuid(refusal.id, f"{field}.id")
     check_token(refusal.code, f"{field}.code")
-    _check_text(refusal.detail, f"{field}.detail")
+    check_text(refusal.detail, f"{field}.detail")
     if refusal.field is not None and not _PATH.fullmatch(refusal.field):
         invalid(f"{field}.field", "this is not the path of a member")
 

@@ -13,6 +13,12 @@ class RecordType(StrEnum):
 
     REPORT = "report"
     OUTCOME = "outcome"
+    ASSESSMENT = "assessment"
+    ACTION = "action"
+    TRANSFER = "transfer"
+    CORRECTION = "correction"
+    WITHDRAWAL = "withdrawal"
+    STATUS = "status"
 
 
 class Channel(StrEnum):
@@ -120,6 +126,84 @@ class PaymentMethod(StrEnum):
     NOT_DETERMINED = "not-determined"
 
 
+class Action(StrEnum):
+    """What the hotline that has custody did about an item, or found it to be."""
+
+    AUTHORITIES_INFORMED = "authorities-informed"
+    HOSTER_NOTIFIED = "hoster-notified"
+    REMOVED = "removed"
+    UNAVAILABLE = "unavailable"
+    NOT_ILLEGAL = "not-illegal"
+
+
+REASONED_ACTIONS: Final = frozenset({Action.UNAVAILABLE, Action.NOT_ILLEGAL})
+"""The actions that may say why."""
+FINAL_ACTIONS: Final = frozenset({Action.REMOVED, Action.UNAVAILABLE, Action.NOT_ILLEGAL})
+"""The actions that close an item."""
+
+
+class ActionReason(StrEnum):
+    """Why an item is unavailable or not illegal."""
+
+    OTHER = "other"
+    CONTENT_NOT_FOUND = "content-not-found"
+    REFERRER_NOT_KNOWN = "referrer-not-known"
+    UNABLE_TO_ACCESS = "unable-to-access"
+    PASSWORD_PROTECTED = "password-protected"  # noqa: S105 - a reason, no password
+    ACCOUNT_DISABLED = "account-disabled"
+    LEGALLY_UNABLE = "legally-unable-to-access"
+    LINK_EXPIRED = "link-expired"
+    SITE_DOWN = "not-found-or-site-down"
+    TEMPORARILY_UNAVAILABLE = "temporarily-unavailable"
+    PREMIUM_ACCOUNT = "premium-account-necessary"
+    MISSING_PARTS = "missing-parts"
+    REMOVED_BEFORE_ASSESSMENT = "removed-before-assessment"
+    ADULT = "adult"
+    NOT_SEXUALISED = "not-sexualised"
+    BELOW_THRESHOLD = "below-threshold"
+    IMAGES_TOO_SMALL = "images-too-small"
+    VIRTUAL = "virtual"
+    LINKS_NOT_ILLEGAL = "links-not-illegal"
+    AGE_UNCLEAR = "age-unclear"
+    AGE_OVER_THRESHOLD = "age-over-threshold"
+
+
+class TransferReason(StrEnum):
+    """Why an item changes hands."""
+
+    MOVED = "moved"
+    WRONG_LOCATION = "wrong-location"
+    HOTLINE_JOINED = "hotline-joined"
+    FALLBACK = "fallback"
+    RULING = "ruling"
+
+
+class WithdrawalReason(StrEnum):
+    """Why a report is taken back."""
+
+    REPORTED_IN_ERROR = "reported-in-error"
+    NOT_ILLEGAL = "not-illegal"
+    LEGAL_ORDER = "legal-order"
+    REROUTED = "rerouted"
+    """It was not receipted in time and has gone to another hotline."""
+    OTHER = "other"
+
+
+class StatusKind(StrEnum):
+    """What a `status` record tells: of an item's way, or of a stream."""
+
+    DELIVERED = "delivered"
+    """Another hotline has the item in custody; `proof` is that of the record that gave it."""
+    FINAL = "final"
+    """The item is closed, and how."""
+    RELAY_FAILURE = "relay-failure"
+    """A record was not receipted by `node` before its time."""
+    DISPUTED = "disputed"
+    """The item is at the desk; `code` says why."""
+    EPOCH = "epoch"
+    """The first record of an epoch: the last checkpoint of the one before."""
+
+
 class Purpose(StrEnum):
     """What the receiver may do with a record; what it does with another purpose is its own rule."""
 
@@ -135,6 +219,13 @@ class NodeState(StrEnum):
     MAINTENANCE = "maintenance"
     SUSPENDED = "suspended"
     LEFT = "left"
+
+
+class Delivery(StrEnum):
+    """How what is said to a member reaches it: it is called, or it calls (behind a firewall) and fetches."""
+
+    PUSH = "push"
+    PULL = "pull"
 
 
 # ISO 3166-1 alpha-2, the officially assigned codes; neither reserved nor user-assigned ones.

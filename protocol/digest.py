@@ -32,6 +32,9 @@ def verify_content_digest(header: str, body: bytes) -> None:
     Raises ProtocolError `digest-mismatch`, or `malformed` for a field that is no dictionary, is longer than
     `FIELD_BYTES_MAX`, names an algorithm twice, or holds no usable value.
     """
+    if header == content_digest(body):
+        # As every node of ours writes it: there is nothing to read in it.
+        return
     digests = _parse(header)
     for algorithm, expected in digests.items():
         if not hmac.compare_digest(_HASHES[algorithm](body).digest(), expected):

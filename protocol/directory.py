@@ -1,11 +1,10 @@
 """The membership directory: which nodes there are, and which of their keys count when; never fetched or stored here.
 
-It travels as a C2SP signed note whose text is one line of JSON. TUF metadata will take that form's place behind the
-same `Directory` (PROTOCOL section 2).
+It travels as the target `directory.json` of TUF metadata (PROTOCOL section 2); what vouches for it is not known here.
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import pairwise
@@ -15,18 +14,16 @@ from typing import Final
 import msgspec
 
 from protocol.checkpoint import check_node_id
-from protocol.codes import COUNTRIES, NodeState
+from protocol.codes import COUNTRIES, Delivery, NodeState
 from protocol.errors import ProtocolError
-from protocol.keys import Algorithm, KeyState, KeyUse, PublicKey, SigningKey
-from protocol.note import SignatureType, decode_base64, encode_vkey, parse_note, parse_vkey, sign_note, verify_note
+from protocol.keys import Algorithm, KeyState, KeyUse, PublicKey
+from protocol.note import decode_base64
 from protocol.strictjson import loads, typed
 from protocol.timestamps import parse_time
 
 VERSION: Final = 1
 # A node with all its keys takes about 6 KiB: room for ten times today's network.
 DIRECTORY_BYTES_MAX: Final = 4 * 1024 * 1024
-# The key name of the authority's signature.
-AUTHORITY_NAME: Final = "hx/1/directory"
 
 NODES_MAX: Final = 1000
 KEYS_MAX: Final = 64
@@ -37,6 +34,9 @@ _NAME_CHARS_MAX: Final = 200
 _NODE_USES: Final = frozenset({KeyUse.HTTP, KeyUse.STREAM, KeyUse.RECEIPT, KeyUse.WITNESS})
 # Without these a node can neither speak, send nor acknowledge.
 _REQUIRED_USES: Final = (KeyUse.HTTP, KeyUse.STREAM, KeyUse.RECEIPT)
+# What the desk answers and rules with.
+_DESK_USES: Final = frozenset({KeyUse.HTTP, KeyUse.DESK})
+_DESK_ALGORITHMS: Final = ((KeyUse.HTTP, Algorithm.ED25519), *((KeyUse.DESK, one) for one in Algorithm))
 _PROTOCOL_VERSION: Final = re.compile("[0-9]{1,4}[.][0-9]{1,4}")
 # Scheme and host, perhaps a port, and nothing behind: it is compared with and put before paths as text.
 _BASE_URL: Final = re.compile(
@@ -72,8 +72,8 @@ class DirectoryKey:
     compromised_since: datetime | None = None
 
     def __post_init__(self) -> None:
-        """Refuse a state without its date, and a use that is not a node's."""
-        if self.use not in _NODE_USES:
+        """Refuse a state without its date, and a use that has no place here."""
+        if self.use not in _NODE_USES | _DESK_USES:
             raise DirectoryInvalid("use", "no node has a key of this use here")
         if self.retired_at is None:
             if self.state is KeyState.RETIRED:
@@ -112,7 +112,8 @@ class NodeEntry:
     """One member. Raises DirectoryInvalid, the field relative to it.
 
     `countries` are ISO 3166 alpha-2 codes, the first the home of what is assigned by mandate; `base_url` is scheme
-    and host; `weight` is its share where a country has several hotlines; `contact` is for people.
+    and host; `weight` is its share where a country has several hotlines; `contact` is for people. A node whose
+    `delivery` is PULL cannot be called from outside: nobody sends to it, it fetches what is said to it.
     """
 
     id: str
@@ -125,6 +126,7 @@ class NodeEntry:
     weight: int
     keys: tuple[DirectoryKey, ...]
     contact: str
+    delivery: Delivery = Delivery.PUSH
 
     def __post_init__(self) -> None:
         """Refuse what no member can be."""
@@ -146,41 +148,50 @@ class NodeEntry:
         self._check_keys()
 
     def _check_keys(self) -> None:
-        if len(self.keys) > KEYS_MAX:
-            raise DirectoryInvalid("keys", f"there are more than {KEYS_MAX} keys")
+        _check_keys(self.keys, _NODE_USES)
         if self.state is NodeState.ACTIVE:
             for use in _REQUIRED_USES:
                 if not any(key.use is use and key.state is KeyState.ACTIVE for key in self.keys):
                     raise DirectoryInvalid("keys", f"an active node has an active {use} key")
-        for use in _NODE_USES - {KeyUse.HTTP}:
-            for algorithm in Algorithm:
-                self._check_windows(use, algorithm)
 
-    def _check_windows(self, use: KeyUse, algorithm: Algorithm) -> None:
-        """Require one key at a time: every key that counts must sign a checkpoint, and a node signs with one."""
-        windows = []
-        for number, key in enumerate(self.keys):
-            window = key.window()
-            if window is not None and key.use is use and key.algorithm is algorithm:
-                windows.append((window[0], number, window[1]))
-        for (_, _, end), (begin, number, _) in pairwise(sorted(windows, key=lambda one: one[:2])):
-            if end is None or begin < end:
-                raise DirectoryInvalid(f"keys[{number}].not_before", f"two {use} keys of one algorithm overlap in time")
+
+@dataclass(frozen=True, slots=True)
+class DeskEntry:
+    """The network's desk, which is no member. Raises DirectoryInvalid, the field relative to it.
+
+    `base_url` is scheme and host; its `http` keys sign its answers, its `desk` keys, of both algorithms, its rulings.
+    """
+
+    id: str
+    base_url: str
+    keys: tuple[DirectoryKey, ...]
+
+    def __post_init__(self) -> None:
+        """Refuse what no desk can be."""
+        try:
+            check_node_id(self.id, field="id")
+        except ProtocolError as error:
+            raise DirectoryInvalid("id", error.detail) from None
+        _check_base_url(self.base_url)
+        _check_keys(self.keys, _DESK_USES)
+        for use, algorithm in _DESK_ALGORITHMS:
+            if not any((key.use, key.algorithm, key.state) == (use, algorithm, KeyState.ACTIVE) for key in self.keys):
+                raise DirectoryInvalid("keys", f"a desk has an active {use} key ({algorithm})")
 
 
 @dataclass(frozen=True, slots=True)
 class Directory:
     """All members and the routing among them, as one version says it. Raises DirectoryInvalid.
 
-    `mandated` hotlines take what is hosted where there is none; `desk` settles disputes.
+    `mandated` hotlines take what is hosted where there is none; `desk` settles disputes, and is none of the nodes.
     """
 
     version: int
     issued_at: datetime
     nodes: Mapping[str, NodeEntry]
     mandated: tuple[str, ...] = ()
-    desk: str | None = None
-    _http: Mapping[str, tuple[NodeEntry, DirectoryKey]] = field(init=False, repr=False, compare=False)
+    desk: DeskEntry | None = None
+    _http: Mapping[str, tuple[NodeEntry | DeskEntry, DirectoryKey]] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """Check what concerns several members, and index the keys that sign requests."""
@@ -193,10 +204,10 @@ class Directory:
                 raise DirectoryInvalid(f"routing.mandated[{number}]", "there is no such node")
         if len(set(self.mandated)) != len(self.mandated):
             raise DirectoryInvalid("routing.mandated", "a node occurs twice")
-        if self.desk is not None and self.desk not in self.nodes:
-            raise DirectoryInvalid("routing.desk", "there is no such node")
+        if self.desk is not None and self.desk.id in self.nodes:
+            raise DirectoryInvalid("routing.desk.id", "a node has this id")
         object.__setattr__(self, "nodes", MappingProxyType(dict(self.nodes)))
-        object.__setattr__(self, "_http", MappingProxyType(_index_keys(self.nodes.values())))
+        object.__setattr__(self, "_http", MappingProxyType(_index_keys(self.nodes.values(), self.desk)))
 
     def verification_keys(self, node: str, use: KeyUse, at: datetime) -> tuple[PublicKey, ...]:
         """Return the keys of a node that count for what is received at `at`; every one of them must have signed.
@@ -215,7 +226,7 @@ class Directory:
         return tuple(key for key in self._keys(node, use) if key.good_at(at))
 
     def http_key(self, keyid: str, at: datetime) -> tuple[str, PublicKey]:
-        """Return the node and key that a request's `keyid` (RFC 7638 thumbprint) names, in constant time.
+        """Return the node, or the desk, and the key that a `keyid` (RFC 7638 thumbprint) names, in constant time.
 
         Raises ProtocolError `unknown-key` for one that is not listed or does not count yet, `key-revoked` for one
         that is retired or compromised, or whose node has left or is suspended.
@@ -224,7 +235,7 @@ class Directory:
         if found is None:
             raise ProtocolError("unknown-key", "no node of the directory has this key", field="keyid")
         node, key = found
-        if node.state in {NodeState.LEFT, NodeState.SUSPENDED}:
+        if isinstance(node, NodeEntry) and node.state in {NodeState.LEFT, NodeState.SUSPENDED}:
             raise ProtocolError("key-revoked", "the key's node is not a member at present", field="keyid")
         if key.state is KeyState.COMPROMISED or (key.retired_at is not None and at >= key.retired_at):
             raise ProtocolError("key-revoked", f"the key is {key.state}", field="keyid")
@@ -233,23 +244,55 @@ class Directory:
         return node.id, key.public
 
     def _keys(self, node: str, use: KeyUse) -> Iterable[DirectoryKey]:
-        entry = self.nodes.get(node)
+        entry = self.entry(node)
         return () if entry is None else (key for key in entry.keys if key.use is use)
 
+    def entry(self, node: str) -> NodeEntry | DeskEntry | None:
+        """Return the node, or the desk, of this id."""
+        found = self.nodes.get(node)
+        return self.desk if found is None and self.desk is not None and self.desk.id == node else found
 
-def _index_keys(nodes: Iterable[NodeEntry]) -> dict[str, tuple[NodeEntry, DirectoryKey]]:
+
+def _index_keys(
+    nodes: Iterable[NodeEntry], desk: DeskEntry | None
+) -> dict[str, tuple[NodeEntry | DeskEntry, DirectoryKey]]:
     """Return `http` keys by thumbprint; raises DirectoryInvalid for a key that occurs twice, whatever its use."""
     seen: set[PublicKey] = set()
-    index: dict[str, tuple[NodeEntry, DirectoryKey]] = {}
-    for node_number, node in enumerate(nodes):
-        for key_number, key in enumerate(node.keys):
+    index: dict[str, tuple[NodeEntry | DeskEntry, DirectoryKey]] = {}
+    named: list[tuple[str, NodeEntry | DeskEntry]] = [(f"nodes[{number}]", node) for number, node in enumerate(nodes)]
+    for path, entry in named if desk is None else [*named, ("routing.desk", desk)]:
+        for number, key in enumerate(entry.keys):
             if key.public in seen:
-                path = f"nodes[{node_number}].keys[{key_number}].public"
-                raise DirectoryInvalid(path, "this key serves another use or another node already")
+                field = f"{path}.keys[{number}].public"
+                raise DirectoryInvalid(field, "this key serves another use or another node already")
             seen.add(key.public)
             if key.use is KeyUse.HTTP:
-                index[key.public.thumbprint()] = (node, key)
+                index[key.public.thumbprint()] = (entry, key)
     return index
+
+
+def _check_keys(keys: Sequence[DirectoryKey], uses: frozenset[KeyUse]) -> None:
+    """Require the uses of whoever has these keys, and one key at a time where every key that counts must sign."""
+    if len(keys) > KEYS_MAX:
+        raise DirectoryInvalid("keys", f"there are more than {KEYS_MAX} keys")
+    for number, key in enumerate(keys):
+        if key.use not in uses:
+            raise DirectoryInvalid(f"keys[{number}].use", "whoever this is has no key of this use")
+    for use in uses - {KeyUse.HTTP}:
+        for algorithm in Algorithm:
+            _check_windows(keys, use, algorithm)
+
+
+def _check_windows(keys: Sequence[DirectoryKey], use: KeyUse, algorithm: Algorithm) -> None:
+    """Require one key at a time: every key that counts must sign, and nobody signs with two."""
+    windows = []
+    for number, key in enumerate(keys):
+        window = key.window()
+        if window is not None and key.use is use and key.algorithm is algorithm:
+            windows.append((window[0], number, window[1]))
+    for (_, _, end), (begin, number, _) in pairwise(sorted(windows, key=lambda one: one[:2])):
+        if end is None or begin < end:
+            raise DirectoryInvalid(f"keys[{number}].not_before", f"two {use} keys of one algorithm overlap in time")
 
 
 def _check_countries(countries: tuple[str, ...]) -> None:
@@ -273,38 +316,6 @@ def _check_base_url(base_url: str) -> None:
         raise DirectoryInvalid("base_url", f"a port is from 1 to {_PORT_MAX}")
 
 
-def authority_vkey(key: PublicKey) -> str:
-    """Return the verifier key that nodes pin (C2SP signed-note), one line of text without newline."""
-    return encode_vkey(AUTHORITY_NAME, SignatureType.ED25519, key)
-
-
-def sign_directory(document: bytes, key: SigningKey) -> bytes:
-    """Return the document, one line of JSON, as a note signed by the authority's Ed25519 key.
-
-    Raises DirectoryInvalid for a document that no node would open, ValueError for a key of another algorithm.
-    """
-    if b"\n" in document:
-        raise DirectoryInvalid("", "the document is not one line")
-    parse_directory(document)
-    return sign_note(document.decode() + "\n", AUTHORITY_NAME, key).to_bytes()
-
-
-def open_directory(raw: bytes, authority: str) -> Directory:
-    """Return the directory in a signed note, verified with the pinned verifier key `authority`.
-
-    Whether its version is newer than the one in use, or it is too old, is for the caller to say.
-    Raises ProtocolError for what is no note or no verifier key, SignatureInvalid, then DirectoryInvalid.
-    """
-    vkey = parse_vkey(authority)
-    note = parse_note(raw, bytes_max=DIRECTORY_BYTES_MAX)
-    # Nothing of the document is read before its signature is verified.
-    verify_note(note, vkey)
-    document = note.text.removesuffix("\n")
-    if "\n" in document:
-        raise DirectoryInvalid("", "the document is not one line")
-    return parse_directory(document.encode())
-
-
 class _Key(msgspec.Struct, frozen=True):
     use: KeyUse
     algorithm: Algorithm
@@ -326,11 +337,18 @@ class _Node(msgspec.Struct, frozen=True):
     weight: int
     keys: tuple[_Key, ...]
     contact: str
+    delivery: Delivery = Delivery.PUSH
+
+
+class _Desk(msgspec.Struct, frozen=True):
+    id: str
+    base_url: str
+    keys: tuple[_Key, ...]
 
 
 class _Routing(msgspec.Struct, frozen=True):
     mandated: tuple[str, ...]
-    desk: str | None
+    desk: _Desk | None
 
 
 class _Document(msgspec.Struct, frozen=True):
@@ -344,7 +362,7 @@ class _Document(msgspec.Struct, frozen=True):
 def parse_directory(document: bytes) -> Directory:
     """Return the directory a document describes; members it does not know are passed over.
 
-    Raises DirectoryInvalid, its field the path of the member at fault. Signatures are `open_directory`'s.
+    Raises DirectoryInvalid, its field the path of the member at fault.
     """
     try:
         parsed = typed(loads(document, bytes_max=DIRECTORY_BYTES_MAX), _Document)
@@ -359,7 +377,16 @@ def parse_directory(document: bytes) -> Directory:
             raise DirectoryInvalid(f"nodes[{number}].id", "another node has this id")
         nodes[node.id] = _entry(node, f"nodes[{number}]")
     routing = parsed.routing
-    return Directory(parsed.version, issued_at, nodes, routing.mandated, routing.desk)
+    desk = None if routing.desk is None else _desk(routing.desk, "routing.desk")
+    return Directory(parsed.version, issued_at, nodes, routing.mandated, desk)
+
+
+def _desk(desk: _Desk, path: str) -> DeskEntry:
+    keys = tuple(_key(key, f"{path}.keys[{number}]") for number, key in enumerate(desk.keys))
+    try:
+        return DeskEntry(desk.id, desk.base_url, keys)
+    except DirectoryInvalid as error:
+        raise DirectoryInvalid(f"{path}.{error.field}", error.reason) from None
 
 
 def _entry(node: _Node, path: str) -> NodeEntry:
@@ -376,6 +403,7 @@ def _entry(node: _Node, path: str) -> NodeEntry:
             weight=node.weight,
             keys=keys,
             contact=node.contact,
+            delivery=node.delivery,
         )
     except DirectoryInvalid as error:
         raise DirectoryInvalid(f"{path}.{error.field}", error.reason) from None

@@ -1,7 +1,7 @@
 """Says what a record's `.tlog-proof` file proves to a third party, offline; never shows the reported URL.
 
-Everything but the directory comes from the file. The directory's own signature, and so whose keys these are, is
-checked before by `protocol.directory.open_directory`.
+Everything but the directory comes from the file. What vouches for the directory, and so whose keys these are, was
+checked before by whoever read it.
 """
 
 import struct
@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
-from protocol.bodies import OutcomeBody, ReportBody
 from protocol.checkpoint import Checkpoint, StreamId
 from protocol.cosignature import verify_checkpoint, verify_cosignature
 from protocol.directory import Directory, DirectoryKey
@@ -19,6 +18,7 @@ from protocol.keys import KeyState, KeyUse, SignatureInvalid
 from protocol.merkle import ProofInvalid
 from protocol.note import Note, parse_note
 from protocol.record import Record, check_addressing, parse_record
+from protocol.summary import summary
 from protocol.timestamps import format_time
 from protocol.tlogproof import TlogProof, parse_tlog_proof
 
@@ -86,7 +86,7 @@ class Finding:
             f"Not proven: that it was made at {made}, as {self.iss} says; only that it was there when it was received.",
             "Not proven: that what the record says is true, or still was when it was received.",
             "Not proven: what was done about it, or that no later record corrects or withdraws it.",
-            "Not proven: that the directory is the true one; whoever holds the authority's key vouches for that.",
+            "Not proven: that the directory is the true one; those who sign the directory vouch for that.",
         ]
         return words
 
@@ -139,6 +139,24 @@ def verify_evidence(proof_raw: bytes, directory: Directory) -> Finding:
     # 7. The sender's signatures.
     stream_keys = _verify_sender(proof.note, checkpoint, stream, directory, received_at)
     return _finding(record, proof, stream, directory, receipt_keys, stream_keys, received_at)
+
+
+def verify_receipt(receipt_raw: bytes, covered: Checkpoint, directory: Directory) -> datetime:
+    """Return when the receiver signed that it stored everything up to this checkpoint of a stream.
+
+    Steps 3, 6 and 7 of `verify_evidence`: it raises EvidenceInvalid for a note that is for another checkpoint, or that
+    does not bear every signature of both sides.
+    """
+    try:
+        note = parse_note(receipt_raw)
+        stream = StreamId.parse(covered.origin)
+    except ProtocolError as error:
+        raise EvidenceInvalid(3, _reason(error)) from None
+    if note.text != covered.text():
+        raise EvidenceInvalid(3, "the receipt is for another checkpoint")
+    _, received_at = _verify_receipt(note, covered, stream, directory)
+    _verify_sender(note, covered, stream, directory, received_at)
+    return received_at
 
 
 def _parse(proof_raw: bytes) -> tuple[TlogProof, bytes]:
@@ -232,7 +250,7 @@ def _finding(
         received_at=received_at,
         sender_algorithms=tuple(key.algorithm.value for key in stream_keys),
         receiver_algorithms=tuple(key.algorithm.value for key in receipt_keys),
-        summary=tuple(_summary(record)),
+        summary=tuple(summary(record)),
         late_doubts=tuple(
             f"the {key.algorithm} stream key of {stream.iss}, since {format_time(key.compromised_since)}"
             for key in stream_keys
@@ -241,41 +259,6 @@ def _finding(
         directory_version=directory.version,
         directory_issued_at=directory.issued_at,
     )
-
-
-def _summary(record: Record) -> list[tuple[str, str]]:
-    """Return what a body says in codes, numbers and times: nothing that could hold a URL."""
-    body = record.body
-    if isinstance(body, OutcomeBody):
-        return [
-            ("stream", body.stream),
-            ("ranges accepted", str(len(body.accepted))),
-            ("ranges kept", str(len(body.kept))),
-            ("records refused", str(len(body.refused))),
-        ]
-    if not isinstance(body, ReportBody):
-        return []
-    said: list[tuple[str, str | None]] = [
-        ("kind", body.kind.value),
-        ("channel", body.channel.value),
-        ("received by the sender", format_time(body.received_at)),
-        ("reported", None if body.reported_at is None else format_time(body.reported_at)),
-        ("hosting country", body.hosting.country or "not known"),
-        ("assigned country", body.hosting.assigned_country),
-        ("confidence", f"{body.hosting.confidence} of 100"),
-        ("hashes", str(len(body.hashes)) if body.hashes else None),
-        ("site type", body.site_type),
-        ("commerciality", body.commerciality),
-    ]
-    if body.qualification is not None:
-        qualification = body.qualification
-        said += [
-            ("classification", qualification.classification.value),
-            ("age", qualification.age),
-            ("gender", qualification.gender),
-            ("qualified", format_time(qualification.at)),
-        ]
-    return [(name, str(value)) for name, value in said if value is not None]
 
 
 def _reason(error: ProtocolError) -> str:

@@ -6,9 +6,11 @@ given twice, a Base64 with stray bits, an odd spacing) is then refused instead o
 Left out, and refused: the `tr` parameter (trailers), `@signature-params` as a covered component.
 """
 
+import base64
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Final, Literal, cast
 from urllib.parse import parse_qsl, quote
 
@@ -37,6 +39,19 @@ _FIELD_CONTENT: Final = re.compile(r"[\t\x20-\x7e]*")
 _DERIVED_CONTENT: Final = re.compile(r"(?:[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?)?")
 # RFC 9112, section 5.2, obsolete line folding. The look-behind keeps the search linear in a run of spaces.
 _OBS_FOLD: Final = re.compile(r"(?:(?<![ \t])[ \t]+)?\r\n[ \t]+")
+# RFC 9651, section 4.1: keys, and strings without an escape. What consists of these alone, as every message of ours
+# does, is read and written here; it comes out as from the library, which has the rest.
+_KEY_TEXT: Final = r"[a-z*][a-z0-9_.*-]*"
+_STRING_TEXT: Final = r"[ !#-\[\]-~]*"
+_COMPONENT_TEXT: Final = rf'"{_STRING_TEXT}"(?:;{_KEY_TEXT})?'
+_PARAM_TEXT: Final = rf';({_KEY_TEXT})=(?:(-?[0-9]{{1,15}})|"({_STRING_TEXT})")'
+_KEY: Final = re.compile(_KEY_TEXT)
+_STRING: Final = re.compile(_STRING_TEXT)
+_COMPONENT: Final = re.compile(_COMPONENT_TEXT)
+_PARAM: Final = re.compile(_PARAM_TEXT)
+_INPUT: Final = re.compile(rf"({_KEY_TEXT})=\(((?:{_COMPONENT_TEXT}(?: {_COMPONENT_TEXT})*)?)\)((?:{_PARAM_TEXT})*)")
+_BYTES: Final = re.compile(rf"({_KEY_TEXT})=:((?:[A-Za-z0-9+/]{{4}})*(?:[A-Za-z0-9+/]{{2}}==|[A-Za-z0-9+/]{{3}}=)?):")
+_INTEGER_MAX: Final = 10**15 - 1
 _STATUS_MIN: Final = 100
 _STATUS_MAX: Final = 999
 
@@ -59,15 +74,15 @@ class Component:
     name: str
     params: tuple[tuple[str, BareItemType], ...] = ()
     text: str = field(init=False, compare=False, repr=False)
+    #: What makes it distinct from another: the order of parameters does not (RFC 9421, section 2).
+    identity: Identity = field(init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         """Serialise once; the base and the header field use the same text."""
-        object.__setattr__(self, "text", _serialize((self.name, dict(self.params))))
-
-    @property
-    def identity(self) -> Identity:
-        """What makes it distinct from another: the order of parameters does not (RFC 9421, section 2)."""
-        return self.name, frozenset(self.params)
+        plain = _params_text(self.params) if type(self.name) is str and _STRING.fullmatch(self.name) else None
+        text = _serialize((self.name, dict(self.params))) if plain is None else f'"{self.name}"{plain}'
+        object.__setattr__(self, "text", text)
+        object.__setattr__(self, "identity", (self.name, frozenset(self.params)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +99,10 @@ class SignatureInput:
     def __post_init__(self) -> None:
         """Serialise once; a parsed field is held against this text, and the base ends with it."""
         covered = " ".join(component.text for component in self.components)
-        empty_list_with_params = _serialize([([], dict(self.params))])
-        object.__setattr__(self, "text", f"({covered}){empty_list_with_params.removeprefix('()')}")
+        params = _params_text(self.params)
+        if params is None:
+            params = _serialize([([], dict(self.params))]).removeprefix("()")
+        object.__setattr__(self, "text", f"({covered}){params}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,8 +143,8 @@ def parse_signature_input(value: str) -> dict[str, SignatureInput]:
 
     Raises FieldError unless it is a dictionary of inner lists of strings in canonical form.
     """
-    inputs: dict[str, SignatureInput] = {}
-    for label, (items, params) in _parse_dictionary(value).items():
+    inputs = _plain_input(value) or {}
+    for label, (items, params) in _parse_dictionary(value).items() if not inputs else ():
         if not isinstance(items, list):
             raise FieldError("a member of Signature-Input is not an inner list")
         inputs[label] = SignatureInput(tuple(_component(item) for item in items), tuple(params.items()))
@@ -142,7 +159,10 @@ def parse_signature(value: str) -> dict[str, bytes]:
     Raises FieldError unless it is a dictionary of byte sequences without parameters in canonical form.
     """
     signatures: dict[str, bytes] = {}
-    for label, (signature, params) in _parse_dictionary(value).items():
+    plain = _BYTES.fullmatch(value)
+    if plain is not None:
+        signatures[plain[1]] = base64.b64decode(plain[2])
+    for label, (signature, params) in _parse_dictionary(value).items() if plain is None else ():
         if not isinstance(signature, bytes) or params:
             raise FieldError("a member of Signature is not a plain byte sequence")
         signatures[label] = signature
@@ -153,12 +173,12 @@ def parse_signature(value: str) -> dict[str, bytes]:
 
 def format_signature_inputs(inputs: Mapping[str, SignatureInput]) -> str:
     """Return the value of a Signature-Input field; raises FieldError for a label that is no key."""
-    return ", ".join(f"{_serialize({label: True})}={one.text}" for label, one in inputs.items())
+    return ", ".join(f"{_label(label)}={one.text}" for label, one in inputs.items())
 
 
 def format_signatures(signatures: Mapping[str, bytes]) -> str:
     """Return the value of a Signature field; raises FieldError for a label that is no key."""
-    return _serialize(dict(signatures)) if signatures else ""
+    return ", ".join(f"{_label(label)}=:{base64.b64encode(one).decode()}:" for label, one in signatures.items())
 
 
 def signature_base(
@@ -342,6 +362,45 @@ def _component(item: object) -> Component:
     if not isinstance(name, str):
         raise FieldError("a covered component is not a string")
     return Component(name, tuple(params.items()))
+
+
+def _params_text(params: Sequence[tuple[str, BareItemType]]) -> str | None:
+    """Return parameters as they are written, or None where one is not plain or is there twice."""
+    texts: dict[str, str] = {}
+    for name, value in params:
+        if type(name) is not str or _KEY.fullmatch(name) is None:
+            return None
+        # `type`: the library's tokens are strings in Python, and True is an integer.
+        if value is True:
+            texts[name] = f";{name}"
+        elif type(value) is int and abs(value) <= _INTEGER_MAX:
+            texts[name] = f";{name}={value}"
+        elif type(value) is str and _STRING.fullmatch(value) is not None:
+            texts[name] = f';{name}="{value}"'
+        else:
+            return None
+    return "".join(texts.values()) if len(texts) == len(params) else None
+
+
+def _label(label: str) -> str:
+    return label if type(label) is str and _KEY.fullmatch(label) is not None else _serialize({label: True})
+
+
+def _plain_input(value: str) -> dict[str, SignatureInput] | None:
+    """Return the one signature that a plain Signature-Input announces; None where it takes the library to read it."""
+    match = _INPUT.fullmatch(value)
+    if match is None:
+        return None
+    params = tuple((name, text if number == "" else int(number)) for name, number, text in _PARAM.findall(match[3]))
+    if len(dict(params)) != len(params):
+        return None
+    return {match[1]: SignatureInput(tuple(map(_plain_component, _COMPONENT.findall(match[2]))), params)}
+
+
+@lru_cache(maxsize=256)
+def _plain_component(text: str) -> Component:
+    name, _, flag = text[1:].partition('"')
+    return Component(name, ((flag[1:], True),) if flag else ())
 
 
 def _parse_dictionary(value: str) -> dict[str, tuple[object, dict[str, BareItemType]]]:

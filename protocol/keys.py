@@ -44,6 +44,7 @@ class KeyUse(StrEnum):
     STREAM = "stream"
     RECEIPT = "receipt"
     WITNESS = "witness"
+    DESK = "desk"
     ENC = "enc"
     AUTHORITY = "authority"
 

@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final
+from typing import Final, Required, TypedDict, Unpack
 
 import msgspec
 
@@ -28,8 +28,9 @@ from protocol.checkpoint import check_node_id
 from protocol.codes import RecordType
 from protocol.errors import ProtocolError
 from protocol.merkle import leaf_hash
+from protocol.steps import STEP_TIMES, STEP_TYPES, Step, check_step, step_type
 from protocol.strictjson import JSON_BYTES_MAX, check_tree, loads, typed
-from protocol.timestamps import format_time, is_time
+from protocol.timestamps import format_time, format_times, is_time
 
 __all__ = [
     "Envelope",
@@ -46,6 +47,7 @@ __all__ = [
     "check_addressing",
     "encode_outcome",
     "encode_report",
+    "encode_step",
     "parse_record",
 ]
 
@@ -115,7 +117,7 @@ class _Wire(msgspec.Struct):
     deliver_by: str | None
     handling: _HandlingWire
     crit: tuple[str, ...]
-    body: msgspec.Struct
+    body: msgspec.Struct | dict[str, object]
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +137,7 @@ class Record:
     raw: bytes
     leaf_hash: bytes
     envelope: Envelope
-    body: ReportBody | OutcomeBody | UnknownBody
+    body: ReportBody | OutcomeBody | Step | UnknownBody
 
     def __repr__(self) -> str:
         return f"Record({self.envelope.type}, {self.envelope.id})"
@@ -146,8 +148,8 @@ _ENVELOPE_TIMES: Final = (("iat",), ("deliver_by",), ("handling", "retain_until"
 _REPORT_TIMES: Final = (("received_at",), ("reported_at",), ("qualification", "at"))
 _ENVELOPE_MEMBERS: Final = frozenset(Envelope.__struct_fields__)
 _BODY_MEMBERS: Final[dict[str, frozenset[str]]] = {
-    RecordType.REPORT: frozenset(f"body.{name}" for name in ReportBody.__struct_fields__),
-    RecordType.OUTCOME: frozenset(f"body.{name}" for name in OutcomeBody.__struct_fields__),
+    name: frozenset(f"body.{member}" for member in body.__struct_fields__)
+    for name, body in {RecordType.REPORT: ReportBody, RecordType.OUTCOME: OutcomeBody, **STEP_TYPES}.items()
 }
 _ENCODER: Final = msgspec.json.Encoder()
 
@@ -191,21 +193,23 @@ def check_addressing(envelope: Envelope, *, iss: str, aud: str) -> None:
         invalid("iss", "the record is not issued by the node whose stream it stands in")
 
 
-def encode_report(
-    body: ReportBody,
-    *,
-    record_id: str,
-    case: str,
-    item: str,
-    iss: str,
-    aud: str,
-    iat: datetime,
-    handling: Handling,
-    deliver_by: datetime | None = None,
-    parent: str | None = None,
-    hops: Sequence[str] = (),
-    crit: Sequence[str] = (),
-) -> bytes:
+class Sent(TypedDict, total=False):
+    """What the sender says in the envelope of a report or a step, beside its type: arguments of the encoders."""
+
+    record_id: Required[str]
+    case: Required[str]
+    item: Required[str]
+    iss: Required[str]
+    aud: Required[str]
+    iat: Required[datetime]
+    handling: Required[Handling]
+    deliver_by: datetime | None
+    parent: str | None
+    hops: Sequence[str]
+    crit: Sequence[str]
+
+
+def encode_report(body: ReportBody, **envelope: Unpack[Sent]) -> bytes:
     """Return the bytes of a report, made once: compact JSON, the envelope's members in their order.
 
     `parse_record` gives back the same, times cut to the millisecond. Raises ProtocolError as it does, so that no
@@ -214,23 +218,7 @@ def encode_report(
     check_report(body)
     # Free JSON of our own that was never parsed strictly; it lies in record, body and hosting.
     check_tree(body.hosting.evidence, depth=3)
-    wire = _Wire(
-        VERSION,
-        RecordType.REPORT,
-        record_id,
-        case,
-        item,
-        iss,
-        aud,
-        format_time(iat),
-        parent,
-        tuple(hops),
-        None if deliver_by is None else format_time(deliver_by),
-        _HandlingWire(handling.purpose, format_time(handling.retain_until)),
-        tuple(crit),
-        report_wire(body),
-    )
-    return _encode(wire, RecordType.REPORT)
+    return _encode(RecordType.REPORT, report_wire(body), **envelope)
 
 
 def encode_outcome(
@@ -247,28 +235,47 @@ def encode_outcome(
     An outcome speaks of a stream and belongs to no case: its `case` and `item` are its own id. Nothing falls due.
     """
     check_outcome(body)
+    return _encode(
+        RecordType.OUTCOME,
+        body,
+        record_id=record_id,
+        case=record_id,
+        item=record_id,
+        iss=iss,
+        aud=aud,
+        iat=iat,
+        handling=handling,
+    )
+
+
+def encode_step(body: Step, **envelope: Unpack[Sent]) -> bytes:
+    """Return the bytes of any record but a report or an outcome, made once; as `encode_report`."""
+    check_step(body)
+    said = {"schema": body.schema, **format_times(msgspec.to_builtins(body, builtin_types=(datetime,)))}
+    check_tree(said, depth=1)
+    return _encode(step_type(body), said, **envelope)
+
+
+def _encode(kind: RecordType, body: msgspec.Struct | dict[str, object], **envelope: Unpack[Sent]) -> bytes:
+    handling, deliver_by = envelope["handling"], envelope.get("deliver_by")
     wire = _Wire(
         VERSION,
-        RecordType.OUTCOME,
-        record_id,
-        record_id,
-        record_id,
-        iss,
-        aud,
-        format_time(iat),
-        None,
-        (),
-        None,
+        kind,
+        envelope["record_id"],
+        envelope["case"],
+        envelope["item"],
+        envelope["iss"],
+        envelope["aud"],
+        format_time(envelope["iat"]),
+        envelope.get("parent"),
+        tuple(envelope.get("hops", ())),
+        None if deliver_by is None else format_time(deliver_by),
         _HandlingWire(handling.purpose, format_time(handling.retain_until)),
-        (),
+        tuple(envelope.get("crit", ())),
         body,
     )
-    return _encode(wire, RecordType.OUTCOME)
-
-
-def _encode(wire: _Wire, reader: RecordType) -> bytes:
     _check_envelope(wire)
-    _check_critical(wire.crit, reader)
+    _check_critical(wire.crit, kind)
     try:
         raw = _ENCODER.encode(wire)
     except UnicodeEncodeError:
@@ -340,7 +347,7 @@ def _check_critical(crit: tuple[str, ...], reader: RecordType | None) -> None:
             raise ProtocolError("unknown-critical", "a critical member is not understood", field=f"crit[{number}]")
 
 
-def _read_body(envelope: Envelope, reader: RecordType | None) -> ReportBody | OutcomeBody | UnknownBody:
+def _read_body(envelope: Envelope, reader: RecordType | None) -> ReportBody | OutcomeBody | Step | UnknownBody:
     if reader is None:
         return UnknownBody(_schema(envelope))
     if reader is RecordType.REPORT:
@@ -348,9 +355,14 @@ def _read_body(envelope: Envelope, reader: RecordType | None) -> ReportBody | Ou
         _check_spelling(envelope.body, _REPORT_TIMES, "body")
         check_report(report)
         return report
-    outcome = typed(envelope.body, OutcomeBody, field="body")
-    check_outcome(outcome)
-    return outcome
+    if reader is RecordType.OUTCOME:
+        outcome = typed(envelope.body, OutcomeBody, field="body")
+        check_outcome(outcome)
+        return outcome
+    step: Step = typed(envelope.body, STEP_TYPES[reader], field="body")
+    _check_spelling(envelope.body, STEP_TIMES[type(step)], "body")
+    check_step(step)
+    return step
 
 
 def _check_spelling(node: Mapping[str, object], paths: Sequence[Sequence[str]], prefix: str) -> None:
@@ -358,7 +370,10 @@ def _check_spelling(node: Mapping[str, object], paths: Sequence[Sequence[str]], 
     for path in paths:
         value: object = node
         for name in path:
-            value = value.get(name) if isinstance(value, Mapping) else None
+            if isinstance(value, list) and name.isdigit():
+                value = value[int(name)] if int(name) < len(value) else None
+            else:
+                value = value.get(name) if isinstance(value, Mapping) else None
         if isinstance(value, str) and not is_time(value):
             field = ".".join(part for part in (prefix, *path) if part)
             invalid(field, "this is not a time as 2026-11-22T16:00:00.000Z")

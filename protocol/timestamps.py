@@ -5,7 +5,7 @@ One spelling for one time: `2026-11-22T16:00:00.000Z`.
 
 import re
 from datetime import UTC, datetime
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -25,6 +25,15 @@ def format_time(at: datetime) -> str:
     # msgspec writes microseconds, or no fraction when they are zero, in a fifth of the time of datetime's own methods.
     quoted = _ENCODER.encode(at).decode()
     return quoted[1:20] + (quoted[20:24] if at.microsecond else ".000") + "Z"
+
+
+def format_times(node: Any) -> Any:
+    """Return the same tree of built-in types with each of its times in that spelling; raises as `format_time`."""
+    if isinstance(node, datetime):
+        return format_time(node)
+    if isinstance(node, dict):
+        return {name: format_times(value) for name, value in node.items()}
+    return [format_times(value) for value in node] if isinstance(node, (list, tuple)) else node
 
 
 def is_time(text: str) -> bool:

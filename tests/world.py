@@ -1,34 +1,81 @@
 """Builds a small network for a test: nodes with their keys, files, databases and one signed directory."""
 
+import base64
 import json
+import secrets
 import socket
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from dataclasses import dataclass, field, fields
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from mmdb_writer import MMDBWriter
 from netaddr import IPSet
 
+from node.coordinator import store
 from node.hotline.store.vault import create_keys
 from node.platform.database import Database
 from node.platform.fieldcrypto import MasterKey
-from node.platform.keyfiles import NodeKeys, create_master_key, create_node_keys, descriptor
-from node.settings import Settings, settings_from
-from protocol.directory import authority_vkey, sign_directory
+from node.platform.keyfiles import (
+    DESK_KEYS,
+    NodeKeys,
+    create_master_key,
+    create_node_keys,
+    descriptor,
+    desk_descriptor,
+    write_secret,
+)
+from node.platform.repository import (
+    ONLINE,
+    ROOT,
+    TARGETS,
+    RoleKeys,
+    fingerprint,
+    make_root,
+    make_snapshot,
+    make_targets,
+    make_timestamp,
+    next_version,
+    published,
+    sign,
+)
+from node.platform.trust import root_file
+from node.settings import _COORDINATORS, _SHARED, COORDINATOR, Settings, settings_from
 from protocol.keys import Algorithm, SigningKey
 
 #: Documentation ranges, as if they were hosted in these countries.
 RANGES = {"FR": "192.0.2.0/26", "NL": "198.51.100.0/24", "DE": "203.0.113.0/25", "US": "203.0.113.128/25"}
+#: Below the range that the system takes ports of outgoing connections from.
+_PORTS = range(20_000, 32_000)
+_GIVEN: set[int] = set()
 ADDRESS = {"FR": "192.0.2.1", "NL": "198.51.100.1", "DE": "203.0.113.1", "US": "203.0.113.200"}
 
 
 def free_port() -> int:
-    """Return a port of the loopback that nobody has at this moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Return a port of the loopback that nobody has at this moment, and that no outgoing connection will be given.
+
+    No two calls return the same.
+    """
+    while True:
+        port = _PORTS[secrets.randbelow(len(_PORTS))]
+        if port in _GIVEN:
+            continue
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        _GIVEN.add(port)
+        return port
+
+
+def file_values(settings: Settings) -> dict[str, object]:
+    """Return what a settings file says for `settings`, each value written out."""
+    apart = _COORDINATORS | {"master_key"}
+    if settings.role == COORDINATOR:
+        return {name: getattr(settings, name) for name in _SHARED | _COORDINATORS}
+    return {one.name: getattr(settings, one.name) for one in fields(Settings) if one.name not in apart}
 
 
 def write_country_file(path: Path) -> Path:
@@ -57,14 +104,32 @@ class TestNode:
 
 @dataclass(slots=True)
 class World:
-    """The nodes of one test and the authority of their directory."""
+    """The nodes of one test and the authority of their directory: one key signs for every role.
+
+    Tests that turn clocks forward by weeks need not think of the directory: it is valid for `valid`.
+    """
 
     folder: Path
     new_database: Callable[[], str]
     authority: SigningKey = field(default_factory=lambda: SigningKey(Algorithm.ED25519, bytes(range(32))))
     nodes: list[TestNode] = field(default_factory=list)
     mandated: list[str] = field(default_factory=list)
+    desk: TestNode | None = None
     version: int = 0
+    online_version: int = 0
+    valid: timedelta = timedelta(days=3650)
+    root: bytes = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Make the root, which never changes here."""
+        keys = RoleKeys([self.authority.public()], 1)
+        expires = datetime(2099, 1, 1, tzinfo=UTC)
+        self.root = sign(make_root(1, dict.fromkeys((ROOT, TARGETS, *ONLINE), keys), expires), self.authority)
+
+    @property
+    def repository(self) -> Path:
+        """The folder that every node takes the directory from."""
+        return self.folder / "repository"
 
     def add(self, country: str, **settings: object) -> TestNode:
         """Make a node `<country>.hotline.example` with keys, a database and settings."""
@@ -82,8 +147,8 @@ class World:
             "listen_peer": f"127.0.0.1:{port}",
             "listen_api": f"127.0.0.1:{free_port()}",
             "database_url": self.new_database(),
-            "directory_file": str(self.folder / "directory.note"),
-            "directory_authority": authority_vkey(self.authority.public()),
+            "directory_root": fingerprint(self.root),
+            "directory_sources": [str(self.repository)],
             "geo_country_databases": [str(self._country_file())],
             "geo_allow_reserved": True,
             "dns_servers": ["127.0.0.1:9"],
@@ -101,6 +166,41 @@ class World:
         self.nodes.append(node)
         return node
 
+    def add_desk(self, database_url: str, **settings: object) -> TestNode:
+        """Make a coordinator, whose desk is the network's; its keys sign what this world's authority signs."""
+        home = self.folder / "coordinator"
+        home.mkdir(mode=0o700)
+        keys = create_node_keys(home / "keys", datetime(2026, 1, 1, tzinfo=UTC), DESK_KEYS)
+        (home / "directory-keys").mkdir(mode=0o700)
+        for name in ONLINE:
+            seed = base64.b64encode(self.authority.seed).decode()
+            body = {"use": "authority", "algorithm": "ed25519", "seed": seed, "created": "2026-01-01T00:00:00.000Z"}
+            write_secret(home / "directory-keys" / f"{name}.key", json.dumps(body).encode())
+        port = free_port()
+        values: dict[str, object] = {
+            "role": COORDINATOR,
+            "node_id": "coordinator.example",
+            "data_dir": str(home),
+            "base_url": f"http://127.0.0.1:{port}",
+            "listen_peer": f"127.0.0.1:{port}",
+            "listen_api": f"127.0.0.1:{free_port()}",
+            "database_url": database_url,
+            "log_level": "warning",
+            **settings,
+        }
+        made = settings_from(values, home)
+        self.desk = TestNode(made, keys, json.loads(desk_descriptor(made, keys)))
+        return self.desk
+
+    async def tell_desk(self) -> None:
+        """Put the signed directory into the coordinator's database, as `hotline directory publish` does."""
+        files = {path.name: path.read_bytes() for path in self.repository.iterdir() if not path.name.startswith(".")}
+        assert self.desk is not None
+        db = Database(self.desk.settings.database_url)
+        async with db.transaction("test.publish") as tx:
+            await store.replace(tx, files, datetime.now(UTC))
+        await db.close()
+
     def sign_directory(self, issued_at: datetime | None = None) -> Path:
         """Write the directory of all nodes, one version up."""
         self.version += 1
@@ -109,11 +209,25 @@ class World:
             "version": self.version,
             "issued_at": _time(issued_at or datetime.now(UTC)),
             "nodes": [node.entry for node in self.nodes],
-            "routing": {"mandated": self.mandated, "desk": None},
+            "routing": {"mandated": self.mandated, "desk": None if self.desk is None else self.desk.entry},
         }
-        path = self.folder / "directory.note"
-        path.write_bytes(sign_directory(json.dumps(document).encode(), self.authority))
-        return path
+        self.publish(json.dumps(document).encode())
+        return self.repository
+
+    def publish(self, document: bytes) -> None:
+        """Sign a document and put all metadata into the repository, the timestamp last."""
+        now = datetime.now(UTC)
+        expires = now.replace(microsecond=0) + self.valid
+        self.online_version = next_version(self.online_version, now)
+        targets = sign(make_targets(document, expires), self.authority)
+        snapshot = make_snapshot(targets, self.online_version, expires, self.authority)
+        timestamp = make_timestamp(snapshot, self.online_version, expires, self.authority)
+        self.repository.mkdir(exist_ok=True)
+        files = {root_file(1): self.root, **published(targets, document, snapshot, timestamp)}
+        for name, content in files.items():
+            fresh = self.repository / f".{name}"
+            fresh.write_bytes(content)
+            fresh.replace(self.repository / name)
 
     async def create_field_keys(self, nodes: Sequence[TestNode] | None = None) -> None:
         """Make the field keys of each node's database."""

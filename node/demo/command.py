@@ -1,4 +1,4 @@
-"""`hotline demo`: three hotlines on one machine, a file of reports at one of them, and the account of every item.
+"""`hotline demo`: three hotlines and a coordinator on one machine, a file of reports, and the account of every item.
 
 It is a user of the program: it calls the product's own commands and HTTP interface, and imports nothing of it.
 """
@@ -21,8 +21,10 @@ from node.demo.internet import known_relay, make_internet
 from node.demo.members import (
     Member,
     Network,
+    Node,
     NotAnswering,
     ask,
+    make_coordinator,
     make_keys,
     make_members,
     make_network,
@@ -52,8 +54,9 @@ _REJECTED: Final = 1  # exit status of `hotline import` when rows were rejected,
 def add_arguments(parser: ArgumentParser) -> None:
     """Describe the command."""
     parser.description = (
-        "Run three hotlines (France, the Netherlands, Germany) with their databases and a name server on this machine, "
-        "import a generated file of reports on reserved names at the French one, and show what became of every item. "
+        "Run three hotlines (France, the Netherlands, Germany), a coordinator, their databases and a name server on "
+        "this machine, import a generated file of reports on reserved names at the French one, and show what became "
+        "of every item. "
         "It stays up until Ctrl-C. Exit status 0 when every item is accounted for and every process ended cleanly."
     )
     parser.add_argument("--once", action="store_true", help="end when the account is shown")
@@ -140,6 +143,7 @@ class _Demo:
         self._once = once
         self._processes = Processes(logs, stop)
         self._members: tuple[Member, ...] = ()
+        self._nodes: tuple[Node, ...] = ()
         self._begun_s = time.monotonic()
 
     def run(self) -> int:
@@ -170,9 +174,9 @@ class _Demo:
         with suppress(OSError):
             self._out.print("Ending the nodes …")
         problems = self._processes.end()
-        for member in self._members:
-            if end_database(member.database):
-                problems.append(f"The private database of {member.node_id} was left running; it is ended now.")
+        for node in self._nodes:
+            if end_database(node.database):
+                problems.append(f"The private database of {node.node_id} was left running; it is ended now.")
         return problems
 
     def _set_up(self) -> _Ready:
@@ -182,18 +186,22 @@ class _Demo:
         dns_port = self._start_name_server(internet.zone())
         self._say(f"name server on the loopback, {sum(1 for _ in internet.every_host()):,} made-up hosts")
         self._members = make_members(self._folder, COUNTRIES)
+        coordinator = make_coordinator(self._folder)
+        self._nodes = (*self._members, coordinator)
         sender, *peers = self._members
         reports = self._folder / "reports.csv"
         rules = Rules(sender.country, {peer.country: peer.node_id for peer in peers})
         expected = write_reports(reports, internet, rules, seed=SEED, rows=self._reports)
         self._say(f"file of {expected.rows:,} reports with {expected.items:,} URLs on reserved names")
         with self._out.status("setting up the hotlines: keys, databases, directory"):
-            network = make_network(self._folder, self._members, self._processes, dns_port=dns_port, geofiles=geofiles)
-        self._say(f"{len(self._members)} hotlines set up: keys, private databases, signed directory")
-        with self._out.status("starting the hotlines"):
+            network = make_network(
+                self._folder, self._members, coordinator, self._processes, dns_port=dns_port, geofiles=geofiles
+            )
+        self._say(f"{len(self._members)} hotlines and a coordinator set up: keys, private databases, signed directory")
+        with self._out.status("starting the coordinator and the hotlines"):
             serve(network)
             keys = make_keys(network)
-        self._say(f"{len(self._members)} hotlines running")
+        self._say(f"{len(self._members)} hotlines running; they have the directory from the coordinator")
         return _Ready(network, keys, reports, expected)
 
     def _start_name_server(self, zone: dict[str, list[str]]) -> int:
@@ -255,7 +263,8 @@ class _Demo:
         network.run(ready.sender, "prove", item, "--out", str(proof))
         words = network.run(
             None,
-            *("verify", str(proof), "--directory", str(network.directory), "--authority", network.authority),
+            *("verify", str(proof), "--directory", str(ready.sender.directory)),
+            *("--root-fingerprint", network.fingerprint),
         )
         self._out.print()
         self._out.print("One record, proven (hotline prove, then hotline verify, offline)", style="bold")

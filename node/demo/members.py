@@ -1,4 +1,4 @@
-"""The demo's hotlines: their files and addresses, how they are set up and asked. Runs the product's own commands.
+"""The demo's hotlines and coordinator: their files and addresses, how they are set up and asked, by its own commands.
 
 Nothing of `node.hotline` is imported: the demo is a user of the program, like the person who reads its output.
 """
@@ -33,12 +33,10 @@ _SETTINGS: Final[Mapping[str, str]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Member:
-    """One hotline of the demo."""
+class Node:
+    """One process of the demo that has settings and a database: a hotline or the coordinator."""
 
     node_id: str
-    country: str
-    name: str
     home: Path
     peer_port: int
     api_port: int
@@ -59,14 +57,46 @@ class Member:
         return self.data / "db"
 
     @property
-    def descriptor(self) -> Path:
-        """Its entry for the directory."""
-        return self.data / "descriptor.json"
+    def peer_address(self) -> str:
+        """Where the others call it."""
+        return f"http://{LOOPBACK}:{self.peer_port}"
 
     @property
     def address(self) -> str:
         """Where its API, health, metrics and documentation are."""
         return f"http://{LOOPBACK}:{self.api_port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Member(Node):
+    """One hotline of the demo."""
+
+    country: str
+    name: str
+
+    @property
+    def descriptor(self) -> Path:
+        """Its entry for the directory."""
+        return self.data / "descriptor.json"
+
+    @property
+    def directory(self) -> Path:
+        """The directory as it trusts it."""
+        return self.data / "directory"
+
+
+@dataclass(frozen=True, slots=True)
+class Coordinator(Node):
+    """The coordinator of the demo, which publishes the directory and has the desk."""
+
+    @property
+    def descriptor(self) -> Path:
+        """The desk's entry for the directory."""
+        return self.data / "desk.json"
+
+    def public_key(self, name: str) -> Path:
+        """Return the file of the public part of a key that signs online."""
+        return self.data / "directory-keys" / f"{name}.key.pub"
 
 
 class NotAnswering(Exception):  # noqa: N818 - names the fact
@@ -90,62 +120,94 @@ def make_members(folder: Path, countries: Mapping[str, str]) -> tuple[Member, ..
         home = folder / country.lower()
         home.mkdir(mode=0o700)
         node_id = f"{country.lower()}.hotline.example"
-        members.append(Member(node_id, country, name, home, ports[2 * at], ports[2 * at + 1]))
+        members.append(Member(node_id, home, ports[2 * at], ports[2 * at + 1], country, name))
     return tuple(members)
+
+
+def make_coordinator(folder: Path) -> Coordinator:
+    """Return the coordinator, with free ports; nothing is written but its folder."""
+    home = folder / "coordinator"
+    home.mkdir(mode=0o700)
+    return Coordinator("coordinator.example", home, *free_ports(2))
 
 
 @dataclass(frozen=True, slots=True)
 class Network:
-    """The hotlines together with what they share: the directory and its authority's verifier key."""
+    """The hotlines together with what they share: the coordinator and the fingerprint of its directory's root."""
 
     members: tuple[Member, ...]
-    directory: Path
-    authority: str
+    coordinator: Coordinator
+    fingerprint: str
     processes: Processes
 
-    def run(self, member: Member | None, *arguments: str, statuses: Sequence[int] = (0,)) -> str:
+    def run(self, member: Node | None, *arguments: str, statuses: Sequence[int] = (0,)) -> str:
         """Run one command of the program to its end and return what it printed."""
         process = self.start(member, *arguments)
         return self.processes.finish(process, within_s=_COMMAND_S, statuses=statuses)
 
-    def start(self, member: Member | None, *arguments: str, service: bool = False) -> Process:
-        """Start one command of the program, for one of the hotlines or for none."""
-        name = f"{arguments[0]} of {member.node_id}" if member is not None else f"command {arguments[0]}"
-        where = () if member is None else ("--settings", str(member.settings))
-        return self.processes.start(name, PROGRAM, *where, *arguments, service=service)
+    def start(self, member: Node | None, *arguments: str, service: bool = False) -> Process:
+        """Start one command of the program, for one of the hotlines, the coordinator or nobody."""
+        return _start(self.processes, member, *arguments, service=service)
+
+
+def _start(processes: Processes, node: Node | None, *arguments: str, service: bool = False) -> Process:
+    name = f"{arguments[0]} of {node.node_id}" if node is not None else f"command {arguments[0]}"
+    where = () if node is None else ("--settings", str(node.settings))
+    return processes.start(name, PROGRAM, *where, *arguments, service=service)
 
 
 def make_network(
-    folder: Path, members: tuple[Member, ...], processes: Processes, *, dns_port: int, geofiles: tuple[Path, Path]
+    folder: Path,
+    members: tuple[Member, ...],
+    coordinator: Coordinator,
+    processes: Processes,
+    *,
+    dns_port: int,
+    geofiles: tuple[Path, Path],
 ) -> Network:
-    """Set the hotlines up, all at once, and write the directory that lists them; the first is mandated too."""
-    authority_key = folder / "authority.key"
-    made = processes.start("command directory", PROGRAM, "directory", "new-authority", str(authority_key))
-    authority = processes.finish(made, within_s=_COMMAND_S).strip()
-    network = Network(members, folder / "directory.note", authority, processes)
+    """Set all of them up at once, and publish the directory that lists them; the first is mandated too."""
     shared = {
         **_SETTINGS,
         "geo_country_databases": str(geofiles[0]),
         "geo_asn_databases": str(geofiles[1]),
     }
-    begun = [network.start(member, *_init(network, member, dns_port, shared)) for member in members]
-    for process in begun:
-        processes.finish(process, within_s=_SETUP_S)
-    network.run(
-        None,
-        *("directory", "write", "--authority-key", str(authority_key), "--version", "1"),
-        *("--member", *(str(member.descriptor) for member in members)),
-        *("--mandated", members[0].node_id, "--out", str(network.directory)),
-    )
-    return network
+    signers = folder / "signers"
+    signers.mkdir(mode=0o700)
+    key, proposal = str(signers / "people.key"), str(signers / "proposal")
+
+    def finish(*made: Process) -> str:
+        return [processes.finish(process, within_s=_SETUP_S) for process in made][-1]
+
+    def directory(*words: str) -> Process:
+        return _start(processes, coordinator, "directory", *words)
+
+    # All at once; the first root is proposed while databases are still being made.
+    own = _start(processes, coordinator, "init", "--role", "coordinator", *_common(coordinator))
+    others = [_start(processes, member, *_init(member, dns_port, shared)) for member in members]
+    finish(_start(processes, None, "directory", "new-key", key), own)
+    people = ("--root-key", f"{key}.pub", "--directory-key", f"{key}.pub")
+    machine = [word for name in ("snapshot", "timestamp") for word in (f"--{name}-key", coordinator.public_key(name))]
+    begun = finish(directory("init", proposal, *people, *map(str, machine)))
+    finish(*others)
+    listed = [str(member.descriptor) for member in members]
+    routing = ("--mandated", members[0].node_id, "--desk", str(coordinator.descriptor))
+    finish(directory("propose", proposal, *routing, "--member", *listed))
+    finish(directory("sign", proposal, "--key", key))
+    finish(directory("publish", proposal))
+    return Network(members, coordinator, begun.split()[-1], processes)
 
 
-def _init(network: Network, member: Member, dns_port: int, settings: Mapping[str, str]) -> list[str]:
+def _common(node: Node) -> list[str]:
+    """Return what every role's set-up is given."""
+    return [
+        *("--node-id", node.node_id, "--embedded", "--base-url", node.peer_address, "--data-dir", str(node.data)),
+        *("--listen-peer", f"{LOOPBACK}:{node.peer_port}", "--listen-api", f"{LOOPBACK}:{node.api_port}"),
+    ]
+
+
+def _init(member: Member, dns_port: int, settings: Mapping[str, str]) -> list[str]:
     arguments = [
-        *("init", "--node-id", member.node_id, "--country", member.country, "--embedded"),
-        *("--base-url", f"http://{LOOPBACK}:{member.peer_port}", "--data-dir", str(member.data)),
-        *("--listen-peer", f"{LOOPBACK}:{member.peer_port}", "--listen-api", f"{LOOPBACK}:{member.api_port}"),
-        *("--directory-authority", network.authority, "--directory-file", str(network.directory)),
+        *("init", "--country", member.country, *_common(member)),
         *("--dns-server", f"{LOOPBACK}:{dns_port}"),
         *("--name", member.name, "--contact", f"operator@{member.node_id}"),
     ]
@@ -155,14 +217,25 @@ def _init(network: Network, member: Member, dns_port: int, settings: Mapping[str
 
 
 def serve(network: Network) -> None:
-    """Start every hotline and wait until each is ready."""
-    begun = [(member, network.start(member, "serve", service=True)) for member in network.members]
-    for member, process in begun:
-        network.processes.wait_until(partial(_is_ready, member), f"{member.node_id} to be ready", within_s=_SETUP_S)
+    """Start the coordinator, let every hotline join, start them, and wait until each is ready."""
+    _serve(network, (network.coordinator,))
+    joining = [
+        network.start(member, "join", network.coordinator.peer_address, "--root-fingerprint", network.fingerprint)
+        for member in network.members
+    ]
+    for process in joining:
+        network.processes.finish(process, within_s=_COMMAND_S)
+    _serve(network, network.members)
+
+
+def _serve(network: Network, nodes: Sequence[Node]) -> None:
+    begun = [(node, network.start(node, "serve", service=True)) for node in nodes]
+    for node, process in begun:
+        network.processes.wait_until(partial(_is_ready, node), f"{node.node_id} to be ready", within_s=_SETUP_S)
         process.ready = True
 
 
-def _is_ready(member: Member) -> bool:
+def _is_ready(member: Node) -> bool:
     try:
         ask(member, "/readyz")
     except NotAnswering:
@@ -183,7 +256,7 @@ def make_keys(network: Network) -> dict[str, str]:
     }
 
 
-def ask(member: Member, path: str, key: str | None = None) -> Any:
+def ask(member: Node, path: str, key: str | None = None) -> Any:
     """Return what the hotline's API answers, decoded from JSON; raises NotAnswering."""
     headers = {} if key is None else {"Authorization": f"Bearer {key}"}
     connection = http.client.HTTPConnection(LOOPBACK, member.api_port, timeout=_HTTP_S)

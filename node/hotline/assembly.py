@@ -1,16 +1,16 @@
 """Puts a node together from its settings: opens what it stands on, hands each flow what it works with, closes all."""
 
 import random
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
 
 import aiohttp
 import dns.resolver
-from sqlalchemy.exc import ArgumentError
 
 from geo.locator import Locator
 from geo.mmdb import AsnDatabase, CountryDatabase, DatabaseInvalid
@@ -18,30 +18,46 @@ from geo.proxies import ProxyTable
 from geo.resolver import Resolver, ResolverLimits
 from node.clock import Clock
 from node.errors import OperatorError
+from node.hotline.domain.budgets import BudgetLimits, Rate
 from node.hotline.domain.delivery import BatchAnswer, Problem
-from node.hotline.flows.apply import Applier
+from node.hotline.flows.act import Actor
+from node.hotline.flows.amend import Amender
+from node.hotline.flows.apply.applier import Applier
 from node.hotline.flows.assess import Assessor
+from node.hotline.flows.compare import Comparer
 from node.hotline.flows.deliver import Sender
 from node.hotline.flows.dispatch import Dispatcher
+from node.hotline.flows.give_back import GiveBack
+from node.hotline.flows.greet import Greeter
 from node.hotline.flows.intake import Intake
 from node.hotline.flows.locate import Locating
+from node.hotline.flows.offer import Offerer
 from node.hotline.flows.prove import Prover
 from node.hotline.flows.receive import Receiver
 from node.hotline.flows.reroute import Rerouter
+from node.hotline.flows.settle import Settler
+from node.hotline.flows.transfer.relocate import Asker
+from node.hotline.framing import Framer
+from node.hotline.gateways.catchup import CatchupGateway
 from node.hotline.gateways.peers import PeerGateway
-from node.hotline.store import directories
+from node.hotline.judging import Judge
+from node.hotline.moving import Moving, assemble_moving
+from node.hotline.store.directories import Directories
 from node.hotline.store.tables import metadata
+from node.hotline.store.telling import Teller
 from node.hotline.store.vault import Vault, load_vault
 from node.platform import migrate
 from node.platform.database import DATABASE_ERRORS, Database
-from node.platform.embedded import EmbeddedPostgres
+from node.platform.dbopening import MakeDatabase, open_database
 from node.platform.fieldcrypto import MasterKey
 from node.platform.giveway import GiveWay
 from node.platform.httpclient import PeerClient, make_session
-from node.platform.keyfiles import NodeKeys
-from node.platform.membership import Membership
+from node.platform.keyring import KeyRing
+from node.platform.membership import VERSION_HEADER, Membership
 from node.platform.signals import Signals
+from node.platform.sources import HttpSource, make_source
 from node.platform.telemetry import Logger, Metrics
+from node.platform.tls import PeerTls, open_peer_tls
 from node.setting_rules import split_address
 from node.settings import Settings, check_at_start
 from protocol.directory import Directory, NodeEntry
@@ -69,11 +85,27 @@ class Store:
 
     def intake(self) -> Intake:
         """Return the flow that takes reports in."""
-        return Intake(self.db, self.vault, self.clock.now, self.settings.forward_unqualified)
+        return Intake(self.db, self.vault, self.teller(), self.clock.now, self.settings.forward_unqualified)
 
     def assessor(self) -> Assessor:
         """Return the flow that sets a qualification."""
-        return Assessor(self.db, self.clock.now, self.settings.forward_unqualified)
+        return Assessor(self.db, self.teller(), self.clock.now, self.settings.forward_unqualified)
+
+    def actor(self) -> Actor:
+        """Return the flow that records actions."""
+        return Actor(self.db, self.teller(), self.clock.now)
+
+    def amender(self) -> Amender:
+        """Return the flow that corrects and takes back reports."""
+        return Amender(self.db, self.teller(), self.clock.now)
+
+    def teller(self) -> Teller:
+        """Return what steps are written with."""
+        return Teller(self.settings.node_id, self.vault, self.settings.retain_days)
+
+    def asker(self) -> Asker:
+        """Return the flow that takes the wish for another location."""
+        return Asker(self.db, self.vault, self.clock.now, self.settings.forward_unqualified)
 
     def prover(self) -> Prover:
         """Return the flow that writes proofs."""
@@ -92,8 +124,9 @@ class Node:
     give_way: GiveWay
     store: Store
     db: Database
-    keys: NodeKeys
+    keys: KeyRing
     membership: Membership
+    judge: Judge
     locator: Locator
     locating: Locating
     dispatcher: Dispatcher
@@ -101,6 +134,15 @@ class Node:
     receiver: Receiver
     applier: Applier
     rerouter: Rerouter
+    moving: Moving
+    greeter: Greeter
+    offerer: Offerer
+    settler: Settler
+    give_back: GiveBack
+    comparer: Comparer
+    standing: list[str]
+    catchup: CatchupGateway
+    tls: PeerTls
 
     def directory(self) -> Directory:
         """Return the membership directory in use."""
@@ -127,46 +169,6 @@ class _DeliveryWatch:
         say("batch not taken", action="deliver.failed", peer=peer, code=problem.code, alarm=alarm)
 
 
-@contextmanager
-def database_url(settings: Settings) -> Iterator[str]:
-    """Yield the address of the database, starting the private PostgreSQL while the block runs if that is configured."""
-    if not settings.embedded_database:
-        yield settings.database_url
-        return
-    with EmbeddedPostgres.start(settings.embedded_database_dir) as server:
-        server.create_database(DATABASE_NAME)
-        yield server.url(DATABASE_NAME)
-
-
-MakeDatabase = Callable[..., Database]
-
-
-@asynccontextmanager
-async def open_database(
-    settings: Settings, *, metrics: Metrics | None = None, make: MakeDatabase = Database
-) -> AsyncIterator[Database]:
-    """Yield the database after a first contact; raises OperatorError when it cannot be reached."""
-
-    def observe(name: str, seconds: float) -> None:
-        if metrics is not None:
-            metrics.transaction_seconds.labels(name=name).observe(seconds)
-
-    with database_url(settings) as url:
-        try:
-            db = make(url, pool_size=settings.database_pool_size, observe=observe)
-        except (ValueError, ArgumentError):
-            raise OperatorError("Setting database_url: this is not an address of a PostgreSQL database.") from None
-        try:
-            try:
-                async with db.transaction("start.contact") as tx:
-                    await tx.value("SELECT 1")
-            except DATABASE_ERRORS as error:
-                raise OperatorError(f"The database cannot be reached ({type(error).__name__}).") from None
-            yield db
-        finally:
-            await db.close()
-
-
 @asynccontextmanager
 async def open_store(
     settings: Settings, *, clock: Clock, metrics: Metrics | None = None, make: MakeDatabase = Database
@@ -189,21 +191,34 @@ async def assemble(
 ) -> AsyncIterator[Node]:
     """Yield a whole node and close it after; raises OperatorError, one sentence, for anything that makes no sense."""
     check_at_start(settings)
+    tls = open_peer_tls(settings)
     metrics = Metrics.create()
     pool = ThreadPoolExecutor(CRYPTO_THREADS, thread_name_prefix="crypto")
     try:
         async with (
             open_store(settings, clock=clock, metrics=metrics, make=make) as store,
-            make_session(timeout_s=settings.peer_timeout_s) as session,
+            make_session(timeout_s=settings.peer_timeout_s, tls=tls.calls) as session,
         ):
-            membership = await _membership(settings, store, clock)
+            membership = await _membership(settings, store, clock, session)
             locator = open_locator(settings, clock)
             try:
-                yield _node(settings, clock, log, metrics, store, membership, locator, session, pool)
+                yield _node(settings, clock, log, metrics, store, membership, locator, session, pool, tls)
             finally:
                 await locator.close()
     finally:
         pool.shutdown(wait=True)
+
+
+@asynccontextmanager
+async def open_peers(
+    settings: Settings, clock: Clock, directory: Callable[[], Directory]
+) -> AsyncIterator[PeerGateway]:
+    """Yield the door to the peers for a command that asks them something; raises OperatorError without keys."""
+    check_at_start(settings)
+    keys = KeyRing(settings.keys_dir, settings.node_id, directory, clock)
+    async with make_session(timeout_s=settings.peer_timeout_s, tls=open_peer_tls(settings).calls) as session:
+        client = PeerClient(session, lambda: keys.http, clock, window_s=settings.clock_window_s)
+        yield PeerGateway(client, clock, directory, settings.node_id)
 
 
 def open_locator(settings: Settings, clock: Clock) -> Locator:
@@ -244,14 +259,21 @@ def system_servers() -> list[tuple[str, int]]:
         raise OperatorError("Setting dns_servers: the system names no name server; give one.") from None
 
 
-async def _membership(settings: Settings, store: Store, clock: Clock) -> Membership:
-    async def accept(version: int, sha256: bytes) -> None:
-        async with store.db.transaction("directory.accept") as tx:
-            await directories.accept(tx, version, sha256, clock.now())
-
-    if not settings.directory_authority:
-        raise OperatorError("Setting directory_authority: the verifier key of the directory's authority is missing.")
-    membership = Membership(settings.directory_file, settings.directory_authority, accept)
+async def _membership(settings: Settings, store: Store, clock: Clock, session: aiohttp.ClientSession) -> Membership:
+    if not settings.directory_root:
+        raise OperatorError(
+            "Setting directory_root: the fingerprint of the directory's root is missing; `hotline join` writes it."
+        )
+    membership = Membership(
+        folder=settings.directory_dir,
+        fingerprint=settings.directory_root,
+        sources=[make_source(source, session) for source in settings.directory_sources],
+        ledger=Directories(store.db, clock),
+        clock=clock,
+        own_id=settings.node_id,
+        mirror=lambda node: HttpSource(session, node.base_url, node.id),
+        refresh_s=settings.directory_refresh_s,
+    )
     try:
         await membership.start()
     except DATABASE_ERRORS as error:
@@ -261,13 +283,12 @@ async def _membership(settings: Settings, store: Store, clock: Clock) -> Members
     return membership
 
 
-def _check_keys(settings: Settings, keys: NodeKeys, directory: Directory, clock: Clock) -> None:
+def _key_ring(settings: Settings, membership: Membership, clock: Clock) -> KeyRing:
     """Refuse to start with keys that the directory does not list: every peer would refuse what we sign."""
+    keys = KeyRing(settings.keys_dir, settings.node_id, membership.current, clock)
     for use in (KeyUse.HTTP, KeyUse.STREAM, KeyUse.RECEIPT):
-        listed = set(directory.verification_keys(settings.node_id, use, clock.now()))
-        held = {key.public() for key in keys.signing(use)}
-        if not listed or not listed <= held:
-            raise OperatorError(f"The directory lists other {use} keys for this node than those in keys_dir.")
+        keys.signing(use)
+    return keys
 
 
 def _node(
@@ -280,14 +301,35 @@ def _node(
     locator: Locator,
     session: aiohttp.ClientSession,
     pool: Executor,
+    tls: PeerTls,
 ) -> Node:
-    keys = NodeKeys.load(settings.keys_dir)
-    _check_keys(settings, keys, membership.current(), clock)
+    keys = _key_ring(settings, membership, clock)
     gateway = PeerGateway(
-        PeerClient(session, keys.http, clock, window_s=settings.clock_window_s),
+        PeerClient(
+            session,
+            lambda: keys.http,
+            clock,
+            window_s=settings.clock_window_s,
+            said=lambda: {VERSION_HEADER: str(membership.current().version)},
+        ),
         clock,
         membership.current,
         settings.node_id,
+        membership.hint,
+    )
+
+    catchup = CatchupGateway(gateway, settings.node_id)
+    watch = _DeliveryWatch(metrics, log)
+    judge = Judge(settings.node_id, store.db, pool, membership.current)
+    settler = Settler(settings.node_id, store.db, judge, pool, clock.now, watch.receipted)
+    framer = Framer(
+        settings.node_id,
+        store.db,
+        store.vault,
+        keys.following(KeyUse.STREAM),
+        pool,
+        clock.now,
+        settings.batch_bytes_max,
     )
 
     async def put_batch(peer: NodeEntry, epoch: int, first_index: int, body: bytes) -> BatchAnswer:
@@ -305,6 +347,7 @@ def _node(
         db=store.db,
         keys=keys,
         membership=membership,
+        judge=judge,
         locator=locator,
         locating=Locating(
             db=store.db,
@@ -332,10 +375,11 @@ def _node(
             node_id=settings.node_id,
             db=store.db,
             vault=store.vault,
-            stream_keys=keys.signing(KeyUse.STREAM),
+            judge=judge,
+            stream_keys=keys.following(KeyUse.STREAM),
             pool=pool,
             put_batch=put_batch,
-            watch=_DeliveryWatch(metrics, log),
+            watch=watch,
             clock_now=clock.now,
             draw=random.random,
             batch_records_max=settings.batch_records_max,
@@ -348,18 +392,34 @@ def _node(
             node_id=settings.node_id,
             db=store.db,
             vault=store.vault,
-            receipt_keys=keys.signing(KeyUse.RECEIPT),
+            judge=judge,
+            receipt_keys=partial(keys.signing, KeyUse.RECEIPT),
             pool=pool,
             batch_records_max=settings.batch_records_max,
             unapplied_records_max=settings.unapplied_records_max,
+            budgets=BudgetLimits(
+                Rate(settings.peer_records_per_s, settings.peer_records_burst),
+                Rate(settings.peer_bytes_per_s, settings.peer_bytes_burst),
+            ),
             clock_now=clock.now,
         ),
         applier=Applier(
             node_id=settings.node_id,
             db=store.db,
             vault=store.vault,
+            teller=store.teller(),
+            pool=pool,
             clock_now=clock.now,
             records_max=APPLY_RECORDS_MAX,
         ),
         rerouter=Rerouter(store.db, clock.now, settings.batch_records_max, settings.forward_unqualified),
+        moving=assemble_moving(settings, store.db, store.vault, clock, log, locator, gateway),
+        greeter=Greeter(settings.node_id, store.db, catchup, pool, clock.now),
+        offerer=Offerer(store.db, framer, settings.batch_records_max),
+        settler=settler,
+        comparer=Comparer(store.db, catchup, settler.settle, pool, clock.now),
+        standing=[],
+        give_back=GiveBack(store.db, store.vault, pool),
+        catchup=catchup,
+        tls=tls,
     )

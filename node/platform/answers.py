@@ -54,11 +54,16 @@ def problem_answer(error: ApiProblem, request_id: str) -> web.Response:
 
 
 def protocol_answer(error: ProtocolError) -> web.Response:
-    """Return the RFC 9457 answer of the peer protocol to `error` (PROTOCOL section 8); not yet signed."""
+    """Return the RFC 9457 answer of the peer protocol to `error` (PROTOCOL section 8); not yet signed.
+
+    Its member `retry_after`, in seconds, stands in the header field of that name too.
+    """
+    later = error.extra.get("retry_after")
     return web.Response(
         status=REGISTRY[error.code].status,
         body=msgspec.json.encode(problem_body(error)),
         content_type=problem.MEDIA_TYPE,
+        headers=None if later is None else {hdrs.RETRY_AFTER: str(later)},
     )
 
 

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Any, Protocol, TypeAlias
@@ -12,6 +12,8 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
+
+from node.platform.locks import SessionLocks
 
 #: What a caller catches when the database went away: the driver's, the pool's and the socket's ways of saying so.
 #: InternalClientError is what asyncpg raises between the server's farewell and the end of the connection.
@@ -27,6 +29,8 @@ DATABASE_ERRORS = (
 REFUSED_VALUES = (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError, DataError, IntegrityError)
 
 NOTIFY_CHANNEL = "hotline"
+#: The lock that every process which listens shares, for as long as it does.
+SERVING_LOCK = "serving"
 
 #: A row of a result, read by column name.
 Row: TypeAlias = Mapping[str, Any]
@@ -104,10 +108,11 @@ class Database:
             max_overflow=pool_size,
             connect_args={"timeout": 10, "command_timeout": 120},
         )
-        # Locks and the listener hold a connection for long: were they of the pool, a dozen peers would starve it.
+        # Locks (all on one) and the listener hold a connection for long: of the pool, they would starve it.
         self._held: AsyncEngine = create_async_engine(
             driver_url(url), poolclass=NullPool, connect_args={"timeout": 10, "command_timeout": 120}
         )
+        self._locks = SessionLocks(self._held)
         self._observe = observe
 
     @property
@@ -129,6 +134,15 @@ class Database:
         finally:
             await _close(connection)
         self._observe(name, perf_counter() - started)
+
+    @asynccontextmanager
+    async def snapshot(self, name: str) -> AsyncIterator[Transaction]:
+        """Yield a transaction that sees the database as it is now, however long it takes, and can change nothing."""
+        async with self._engine.connect() as fresh:
+            connection = await fresh.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+            await connection.exec_driver_sql("SELECT set_config('application_name', $1, true)", (name,))
+            raw = await connection.get_raw_connection()
+            yield Transaction(connection, raw.driver_connection)
 
     async def _begin(self, name: str) -> AsyncConnection:
         """Return a connection with an open transaction.
@@ -160,29 +174,18 @@ class Database:
         """The point where everything is durable and nobody knows; fault tests override it."""
 
     async def close(self) -> None:
-        """Close every pooled connection."""
+        """Close every connection."""
+        await self._locks.close()
         await self._engine.dispose()
         await self._held.dispose()
 
-    @asynccontextmanager
-    async def session_lock(self, name: str) -> AsyncIterator[Callable[[], bool] | None]:
-        """Hold the cluster-wide lock `name` on a connection of its own while the block runs.
+    def session_lock(self, name: str) -> AbstractAsyncContextManager[Callable[[], bool] | None]:
+        """Hold the cluster-wide lock `name` while the block runs, on the connection that all locks here share.
 
-        Yields None at once when another process holds it, else a function that tells whether the connection that
-        carries the lock is still open. PostgreSQL frees the lock when the process dies.
+        Yields None at once when it is held already, else a function that tells whether the connection that carries
+        the lock is still open. PostgreSQL frees the lock when the process dies.
         """
-        async with self._held.connect() as connection:
-            raw = await connection.get_raw_connection()
-            driver: Any = raw.driver_connection
-            await connection.commit()
-            if not await driver.fetchval("SELECT pg_try_advisory_lock(hashtextextended($1, 0))", name):
-                yield None
-                return
-            try:
-                yield lambda: not driver.is_closed()
-            finally:
-                if not driver.is_closed():
-                    await driver.execute("SELECT pg_advisory_unlock(hashtextextended($1, 0))", name)
+        return self._locks.hold(name)
 
     async def listen(self, wake: Callable[[str], None], *, stop: asyncio.Event, retry_s: float) -> None:
         """Call `wake(topic)` for each notification until `stop` is set; reconnects by itself.
@@ -206,6 +209,8 @@ class Database:
                 wake(topic)
 
             await driver.add_listener(NOTIFY_CHANNEL, heard)
+            # Shared by every process that serves; what needs all of them gone takes it alone (`session_lock`).
+            await driver.fetchval("SELECT pg_try_advisory_lock_shared(hashtextextended($1, 0))", SERVING_LOCK)
             wake("*")
             waits = {asyncio.create_task(stop.wait()), asyncio.create_task(lost.wait())}
             _, pending = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)

@@ -31,6 +31,7 @@ ANSWER_BYTES_MAX: Final = 4_194_304
 CONNECT_TIMEOUT_S: Final = 10.0
 CONNECTIONS_PER_PEER_MAX: Final = 8
 _KEEPALIVE_S: Final = 30.0
+_HEADERS_MAX: Final = 64
 _HEADER_BYTES_MAX: Final = 8190
 #: What a gateway in front of a node answers on its own, unsigned, when it cannot reach the node.
 _GATEWAY_STATUSES: Final = frozenset({502, 503, 504})
@@ -66,7 +67,10 @@ class PeerAnswerInvalid(Exception):  # noqa: N818 -- names the fact: an answer c
 
 @dataclass(frozen=True, slots=True)
 class PeerAnswer:
-    """An answer whose signature verified. `created` is when the peer signed it, in seconds since 1970, by its clock."""
+    """An answer whose signature verified. `created` is when the peer signed it, in seconds since 1970, by its clock.
+
+    `headers` are those that the signature covers: another one may be anybody's word.
+    """
 
     status: int
     headers: Mapping[str, str]
@@ -92,6 +96,7 @@ def make_session(*, timeout_s: float, tls: ssl.SSLContext | None = None) -> aioh
         trust_env=False,
         auto_decompress=False,
         skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding"),
+        max_headers=_HEADERS_MAX,
         max_line_size=_HEADER_BYTES_MAX,
         max_field_size=_HEADER_BYTES_MAX,
     )
@@ -104,23 +109,29 @@ def make_session(*, timeout_s: float, tls: ssl.SSLContext | None = None) -> aioh
 class PeerClient:
     """Makes signed calls over one session, which stays its owner's to close."""
 
-    __slots__ = ("_answer_bytes_max", "_clock", "_key", "_session", "_window_s")
+    __slots__ = ("_answer_bytes_max", "_clock", "_key", "_said", "_session", "_window_s")
 
     def __init__(
         self,
         session: aiohttp.ClientSession,
-        http_key: SigningKey,
+        http_key: Callable[[], SigningKey],
         clock: Clock,
         *,
         window_s: int = WINDOW_S,
         answer_bytes_max: int = ANSWER_BYTES_MAX,
+        said: Callable[[], Mapping[str, str]] = dict,
     ) -> None:
-        """Sign with `http_key`; take answers made within `window_s` of our clock, of at most `answer_bytes_max`."""
+        """Sign with what `http_key` returns at the time.
+
+        Answers have to be made within `window_s` of our clock and have at most `answer_bytes_max`.
+        `said` are headers of every request that nothing is decided on, and so are not signed.
+        """
         self._session = session
         self._key = http_key
         self._clock = clock
         self._window_s = window_s
         self._answer_bytes_max = answer_bytes_max
+        self._said = said
 
     async def call(
         self,
@@ -130,19 +141,22 @@ class PeerClient:
         *,
         headers: Mapping[str, str] | None = None,
         body: bytes = b"",
+        answer_bytes_max: int | None = None,
     ) -> PeerAnswer:
         """Return the peer's verified answer, of whatever status.
+
+        It has at most `answer_bytes_max` bytes, where that is less than what this client takes.
 
         `target_uri` is absolute and already percent-encoded; it is sent as it is signed. `find_key` returns the key of
         a keyid if it is one of *the peer that is called*, and raises ProtocolError otherwise. A body needs a
         `content-type` among `headers` (lower-case names).
         Raises PeerUnreachable or PeerAnswerInvalid.
         """
-        request = Request(method, target_uri, {"accept-encoding": "identity", **(headers or {})}, body)
+        request = Request(method, target_uri, {"accept-encoding": "identity", **self._said(), **(headers or {})}, body)
         now = int(self._clock.now().timestamp())
         nonce = base64.b64encode(os.urandom(NONCE_BYTES)).decode("ascii")
-        request = request.adding(sign_request(request, self._key, created=now, nonce=nonce))
-        answer = await self._exchange(request)
+        request = request.adding(sign_request(request, self._key(), created=now, nonce=nonce))
+        answer = await self._exchange(request, min(answer_bytes_max or self._answer_bytes_max, self._answer_bytes_max))
         if "signature" not in answer.headers and answer.status in _GATEWAY_STATUSES:
             raise PeerUnreachable("gateway", f"a gateway in front of the peer answered {answer.status}")
         now = int(self._clock.now().timestamp())
@@ -152,9 +166,10 @@ class PeerClient:
             raise PeerAnswerInvalid(
                 error.code, f"the peer's answer does not verify: {error.detail}", status=answer.status
             ) from None
-        return PeerAnswer(answer.status, answer.headers, answer.body, verified.keyid, verified.created)
+        said = {name: value for name, value in answer.headers.items() if name in verified.covered}
+        return PeerAnswer(answer.status, said, answer.body, verified.keyid, verified.created)
 
-    async def _exchange(self, request: Request) -> Response:
+    async def _exchange(self, request: Request, limit: int) -> Response:
         # The causes are dropped: aiohttp's errors carry the address in their text.
         try:
             async with self._session.request(
@@ -164,28 +179,28 @@ class PeerClient:
                 data=request.body or None,
                 allow_redirects=False,
             ) as answer:
-                body = await self._read(answer)
+                body = await _read(answer, limit)
                 return Response(answer.status, _headers(answer.headers), body)
         except (aiohttp.ClientError, OSError) as error:
             kind, sentence = _failure(error)
             raise PeerUnreachable(kind, sentence) from None
 
-    async def _read(self, answer: aiohttp.ClientResponse) -> bytes:
-        limit = self._answer_bytes_max
-        parts: list[bytes] = []
-        size = answer.content_length or 0
-        if size <= limit:
-            size = 0
-            async for part in answer.content.iter_any():
-                size += len(part)
-                if size > limit:
-                    break
-                parts.append(part)
-        if size > limit:
-            # The connection cannot be used again with the rest of this answer in it.
-            answer.close()
-            raise PeerAnswerInvalid("too-large", f"the answer has more than {limit} bytes", status=answer.status)
-        return b"".join(parts)
+
+async def _read(answer: aiohttp.ClientResponse, limit: int) -> bytes:
+    parts: list[bytes] = []
+    size = answer.content_length or 0
+    if size <= limit:
+        size = 0
+        async for part in answer.content.iter_any():
+            size += len(part)
+            if size > limit:
+                break
+            parts.append(part)
+    if size > limit:
+        # The connection cannot be used again with the rest of this answer in it.
+        answer.close()
+        raise PeerAnswerInvalid("too-large", f"the answer has more than {limit} bytes", status=answer.status)
+    return b"".join(parts)
 
 
 def _headers(lines: "CIMultiDictProxy[str]") -> dict[str, str]:

@@ -4,6 +4,7 @@ import base64
 import binascii
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -14,12 +15,12 @@ import msgspec
 from node.clock import parse_rfc3339, rfc3339
 from node.errors import OperatorError
 from node.setting_rules import exposure
-from node.settings import Settings
+from node.settings import COORDINATOR, Settings
+from protocol.codes import Delivery
 from protocol.keys import SEED_BYTES, Algorithm, KeyState, KeyUse, SigningKey
+from protocol.versions import SPOKEN
 
 MASTER_KEY_BYTES: Final = 32
-#: The version of HX that this program speaks, as the directory writes it.
-PROTOCOL_VERSION: Final = "1.0"
 _SECRET_FILE_BYTES_MAX: Final = 4096
 _NAME_THUMBPRINT_CHARS: Final = 12
 #: The keys a node signs with (PROTOCOL section 1); both algorithms where a signature is to last.
@@ -30,6 +31,23 @@ NODE_KEYS: Final = (
     (KeyUse.RECEIPT, Algorithm.ED25519),
     (KeyUse.RECEIPT, Algorithm.ML_DSA_44),
 )
+#: What the network's desk answers and rules with (PROTOCOL section 1).
+DESK_KEYS: Final = (
+    (KeyUse.HTTP, Algorithm.ED25519),
+    (KeyUse.DESK, Algorithm.ED25519),
+    (KeyUse.DESK, Algorithm.ML_DSA_44),
+)
+Slots = Sequence[tuple[KeyUse, Algorithm]]
+
+
+def own_slots(settings: Settings) -> Slots:
+    """Return what whoever has these settings signs with."""
+    return DESK_KEYS if settings.role == COORDINATOR else NODE_KEYS
+
+
+def descriptor_path(settings: Settings) -> Path:
+    """Return the file of the entry that the directory is to have: a node's, or the desk's."""
+    return settings.data_dir / ("desk.json" if settings.role == COORDINATOR else "descriptor.json")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +61,7 @@ class StoredKey:
 
 @dataclass(frozen=True, slots=True)
 class NodeKeys:
-    """Every signing key of the node: exactly one of each use and algorithm in NODE_KEYS."""
+    """Every signing key of a node, or of the desk: exactly one of each use and algorithm in `slots`."""
 
     stored: tuple[StoredKey, ...]
 
@@ -57,25 +75,39 @@ class NodeKeys:
         return self.signing(KeyUse.HTTP)[0]
 
     @classmethod
-    def load(cls, folder: Path) -> "NodeKeys":
+    def load(cls, folder: Path, slots: Slots = NODE_KEYS) -> "NodeKeys":
         """Return the keys in `folder`.
 
         OperatorError when one is missing, exposed, unreadable, or there are two for one use and algorithm: which of
-        the two the directory lists is not guessed.
+        the two signs only the directory says (`node.platform.keyring`).
         """
         found: dict[tuple[KeyUse, Algorithm], StoredKey] = {}
-        for path in sorted(folder.glob("*.key")):
-            stored = _read_key(path)
+        for stored in load_keys(folder, slots):
             slot = (stored.use, stored.key.algorithm)
-            if slot not in NODE_KEYS:
-                raise OperatorError(f"The key file {path} is for {slot[0]} with {slot[1]}, which a node does not use.")
             if slot in found:
                 raise OperatorError(f"{folder} holds two {slot[1]} keys for {slot[0]}; move one away.")
             found[slot] = stored
-        for use, algorithm in NODE_KEYS:
-            if (use, algorithm) not in found:
-                raise OperatorError(f"{folder} holds no {algorithm} key for {use}; `hotline init` makes the keys.")
-        return cls(tuple(found[slot] for slot in NODE_KEYS))
+        return cls(tuple(found[slot] for slot in slots))
+
+
+def load_keys(folder: Path, slots: Slots = NODE_KEYS) -> tuple[StoredKey, ...]:
+    """Return every key in `folder`, several of one use and algorithm included (a rotation under way).
+
+    OperatorError when one is exposed, unreadable or not one of `slots`, or when one of those has none.
+    """
+    found = []
+    for path in sorted(folder.glob("*.key")):
+        stored = _read_key(path)
+        if (stored.use, stored.key.algorithm) not in slots:
+            raise OperatorError(
+                f"The key file {path} is for {stored.use} with {stored.key.algorithm}, which has no use here."
+            )
+        found.append(stored)
+    held = {(stored.use, stored.key.algorithm) for stored in found}
+    for use, algorithm in slots:
+        if (use, algorithm) not in held:
+            raise OperatorError(f"{folder} holds no {algorithm} key for {use}; `hotline init` makes the keys.")
+    return tuple(found)
 
 
 class _KeyFile(msgspec.Struct, forbid_unknown_fields=True):
@@ -85,17 +117,17 @@ class _KeyFile(msgspec.Struct, forbid_unknown_fields=True):
     created: str
 
 
-def create_node_keys(folder: Path, now: datetime) -> NodeKeys:
-    """Make every key of NODE_KEYS, one file (0600) each, in `folder` (0700 when it is made here), durably.
+def create_node_keys(folder: Path, now: datetime, slots: Slots = NODE_KEYS) -> NodeKeys:
+    """Make every key of `slots`, one file (0600) each, in `folder` (0700 when it is made here), durably.
 
     OperatorError when the folder holds a key already: a key that peers know is not replaced by accident.
     """
     _make_folder(folder)
     if any(folder.glob("*.key")):
         raise OperatorError(f"{folder} holds keys already; they are left as they are.")
-    for use, algorithm in NODE_KEYS:
+    for use, algorithm in slots:
         create_key(folder, use, algorithm, now)
-    return NodeKeys.load(folder)
+    return NodeKeys.load(folder, slots)
 
 
 def create_key(folder: Path, use: KeyUse, algorithm: Algorithm, now: datetime) -> StoredKey:
@@ -182,39 +214,59 @@ def read_secret(path: Path) -> bytes:
     return content
 
 
-def descriptor(settings: Settings, keys: NodeKeys, *, name: str, contact: str, weight: int = 1) -> bytes:
+def descriptor(
+    settings: Settings,
+    keys: NodeKeys,
+    *,
+    name: str,
+    contact: str,
+    weight: int = 1,
+    delivery: Delivery = Delivery.PUSH,
+) -> bytes:
     """Return this node's entry for the membership directory, one JSON object, as its authority takes it in.
 
-    It holds public keys only. `name` is the organisation's, `contact` how its operators are reached.
+    It holds public keys only. `name` is the organisation's, `contact` how its operators are reached; `delivery` PULL
+    says that the node cannot be called.
     """
     entry = {
         "id": settings.node_id,
         "countries": list(settings.countries),
         "name": name,
         "base_url": settings.base_url,
-        "versions": ["1.0"],
+        "versions": list(SPOKEN),
         "limits": {
             "batch_records_max": settings.batch_records_max,
             "batch_bytes_max": settings.batch_bytes_max,
             "body_bytes_max": settings.body_bytes_max,
         },
         "state": "active",
+        "delivery": delivery.value,
         "weight": weight,
-        "keys": [
-            {
-                "use": each.use.value,
-                "algorithm": each.key.algorithm.value,
-                "public": _encode(each.key.public().raw),
-                "state": KeyState.ACTIVE.value,
-                "not_before": rfc3339(each.created),
-                "retired_at": None,
-                "compromised_since": None,
-            }
-            for each in keys.stored
-        ],
+        "keys": _listed(keys),
         "contact": contact,
     }
     return json.dumps(entry, ensure_ascii=False, indent=2).encode() + b"\n"
+
+
+def desk_descriptor(settings: Settings, keys: NodeKeys) -> bytes:
+    """Return the desk's entry for the membership directory, one JSON object; it holds public keys only."""
+    entry = {"id": settings.node_id, "base_url": settings.base_url, "keys": _listed(keys)}
+    return json.dumps(entry, indent=2).encode() + b"\n"
+
+
+def _listed(keys: NodeKeys) -> list[dict[str, str | None]]:
+    return [
+        {
+            "use": each.use.value,
+            "algorithm": each.key.algorithm.value,
+            "public": _encode(each.key.public().raw),
+            "state": KeyState.ACTIVE.value,
+            "not_before": rfc3339(each.created),
+            "retired_at": None,
+            "compromised_since": None,
+        }
+        for each in keys.stored
+    ]
 
 
 def _make_folder(folder: Path) -> None:

@@ -13,11 +13,13 @@ class Signals:
 
     def __init__(self) -> None:
         """Start with no topic."""
-        self._events: defaultdict[str, asyncio.Event] = defaultdict(asyncio.Event)
+        self._events: defaultdict[str, asyncio.Event] = defaultdict(self._topic)
+        self._everybody_woken = False
 
     def wake(self, topic: str) -> None:
-        """Wake who waits for `topic`; `*` wakes everybody."""
+        """Wake who waits for `topic`; `*` wakes everybody, also who waits for the first time later."""
         if topic == "*":
+            self._everybody_woken = True
             for event in self._events.values():
                 event.set()
             return
@@ -27,9 +29,17 @@ class Signals:
         """Wait for `topic`, at most `limit_s` seconds; tell whether it was woken."""
         event = self._events[topic]
         try:
-            await asyncio.wait_for(event.wait(), limit_s)
+            # No `wait_for`: that makes a task for each wait, and loops wait often.
+            async with asyncio.timeout(limit_s):
+                await event.wait()
         except TimeoutError:
             return False
         finally:
             event.clear()
         return True
+
+    def _topic(self) -> asyncio.Event:
+        event = asyncio.Event()
+        if self._everybody_woken:
+            event.set()
+        return event

@@ -167,13 +167,20 @@ class Metrics:
     problems: Counter
     intake_rejected: Counter
     http_requests: Counter
+    connections_cut: Counter
     queue_depth: Gauge
     peer_last_contact_seconds: Gauge
     peer_backoff_seconds: Gauge
     peer_clock_skew_seconds: Gauge
+    stream_differences: Gauge
     database_age_days: Gauge
     loop_errors: Counter
     directory_age_seconds: Gauge
+    directory_fresh_seconds: Gauge
+    directory_state: Gauge
+    directory_expires_seconds: Gauge
+    desk_cases: Gauge
+    desk_refusals: Gauge
     transaction_seconds: Histogram
     intake_seconds: Histogram
     delivery_batch_seconds: Histogram
@@ -205,13 +212,20 @@ _METRICS: Final[Mapping[str, tuple[Any, str, tuple[str, ...], Mapping[str, Any]]
     "problems": (Counter, "Protocol problems, by code and direction.", ("code", "direction"), {}),
     "intake_rejected": (Counter, "Reports refused at intake, by reason.", ("reason",), {}),
     "http_requests": (Counter, "Requests answered, by route template.", ("route", "method", "status"), {}),
+    "connections_cut": (Counter, "Connections closed over a limit, by reason.", ("reason",), {}),
     "queue_depth": (Gauge, "Rows waiting in a queue.", ("queue",), {}),
     "peer_last_contact_seconds": (Gauge, "Seconds since a peer last gave a receipt.", ("peer",), {}),
     "peer_backoff_seconds": (Gauge, "Seconds until the next attempt to reach a peer.", ("peer",), {}),
     "peer_clock_skew_seconds": (Gauge, "Seconds a peer's clock is ahead of ours.", ("peer",), {}),
+    "stream_differences": (Gauge, "Differences between the two sides of streams.", ("peer", "kind"), {}),
     "loop_errors": (Counter, "Rounds of a loop that failed.", ("loop",), {}),
     "database_age_days": (Gauge, "Age of a geolocation database, by file name.", ("file",), {}),
     "directory_age_seconds": (Gauge, "Age of the membership directory.", (), {}),
+    "directory_fresh_seconds": (Gauge, "Seconds until the directory stops being fresh, negative afterwards.", (), {}),
+    "directory_state": (Gauge, "1 for the state the directory is in.", ("state",), {}),
+    "directory_expires_seconds": (Gauge, "Seconds until a part that people sign expires.", ("part",), {}),
+    "desk_refusals": (Gauge, "Disputes and contradictions that the desk refuses for good.", ("kind", "code"), {}),
+    "desk_cases": (Gauge, "Cases that wait for a person at the desk.", ("kind",), {}),
     "transaction_seconds": (Histogram, "Time of a named transaction.", ("name",), {"buckets": _TRANSACTION_BUCKETS_S}),
     "intake_seconds": (
         Histogram,

@@ -9,13 +9,12 @@ import binascii
 import secrets
 import ssl
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import perf_counter
 from typing import Any, Final, TypeAlias
 
 import msgspec
 from aiohttp import hdrs, web
-from aiohttp.web_protocol import RequestHandler
 
 from node.errors import OperatorError
 from node.platform import apiproblems as problem
@@ -23,6 +22,8 @@ from node.platform.answers import page_answer, problem_answer, protocol_answer, 
 from node.platform.apikeys import ApiKeyCheck, Caller, Role
 from node.platform.apiproblems import ApiProblem, ProblemKind, decoded
 from node.platform.database import DATABASE_ERRORS
+from node.platform.listener import ConnectionLimits, serve
+from node.platform.listener import Listener as Listener  # noqa: PLC0414 -- who listens gets one, from here
 from node.platform.openapi import ApiInfo, describe, render_html, stylesheet_text
 from node.platform.routes import JSON, Answer, Auth, Call, Route
 from node.platform.telemetry import Logger, Metrics
@@ -34,9 +35,6 @@ Finish: TypeAlias = Callable[[web.Request, web.Response], Awaitable[web.Response
 
 BODY_TIMEOUT_S: Final = 30.0
 BODIES_BYTES_MAX: Final = 134_217_728
-#: Bounds an idle connection, and one that never finishes its first request's head.
-KEEPALIVE_S: Final = 75.0
-LINGER_S: Final = 2.0
 _HTTP_KINDS: Final[Mapping[int, ProblemKind]] = {
     404: problem.NOT_FOUND,
     405: problem.METHOD_NOT_ALLOWED,
@@ -144,6 +142,9 @@ class _Shell:
 
 
 _SHELL: Final = web.AppKey("shell", _Shell)
+#: What is read of a body that is too large before its connection is cut, in largest bodies.
+_BODIES_READ: Final = 2
+_CONNECTIONS: Final = ConnectionLimits()
 
 
 def make_app(
@@ -345,108 +346,29 @@ def with_documentation(
     return table
 
 
-class Listener:
-    """An application being served on one address; made by `listen`."""
-
-    def __init__(self, runner: web.AppRunner, host: str, port: int) -> None:
-        """Take what `listen` started."""
-        self._runner = runner
-        self.host = host
-        self.port = port
-
-    @property
-    def base_url(self) -> str:
-        """The address as the start of a URL, for a listener without TLS."""
-        return f"http://{f'[{self.host}]' if ':' in self.host else self.host}:{self.port}"
-
-    async def close(self) -> None:
-        """Take no more connections, let requests finish within the shutdown time, then cut them off."""
-        await self._runner.cleanup()
-
-
-class _Connection(RequestHandler):
-    """A connection that answers what is not HTTP as a problem; aiohttp would quote the bytes, and log them."""
-
-    __slots__ = ("_shell",)
-
-    def __init__(self, shell: _Shell, server: web.Server, **options: Any) -> None:
-        super().__init__(server, loop=asyncio.get_running_loop(), **options)
-        self._shell = shell
-
-    def handle_error(
-        self,
-        request: web.BaseRequest,
-        status: int = 500,
-        exc: BaseException | None = None,
-        message: str | None = None,  # noqa: ARG002 -- aiohttp's signature; it quotes what was sent
-    ) -> web.StreamResponse:
-        """Return the answer to a request that no handler saw, or whose handling broke outside of the shell."""
-        if request.writer.output_size > 0:
-            raise ConnectionError("the answer had begun")
-        failed = status >= problem.INTERNAL.status
-        if failed:
-            self._shell.log.error("a connection failed", action="web.failed", exc_info=exc)
-        kind = problem.INTERNAL if failed else problem.MALFORMED
-        self._shell.metrics.http_requests.labels("(broken)", "other", kind.status).inc()
-        request_id = secrets.token_hex(8)
-        response = problem_answer(ApiProblem(kind, kind.title, headers=_CLOSE), request_id)
-        set_headers(response, request_id)
-        return response
-
-
-class _Server(web.Server):
-    """Makes connections of ours."""
-
-    def __init__(self, shell: _Shell, like: web.Server, options: Mapping[str, Any]) -> None:
-        super().__init__(like.request_handler, request_factory=like.request_factory)
-        self._shell = shell
-        self._options = options
-
-    def __call__(self) -> RequestHandler:
-        """Return a new connection."""
-        return _Connection(self._shell, self, **self._options)
-
-
-class _Runner(web.AppRunner):
-    """Runs an application over connections of ours."""
-
-    __slots__ = ("_options",)
-
-    def __init__(self, app: web.Application, shutdown_s: float, options: Mapping[str, Any]) -> None:
-        super().__init__(app, handle_signals=False, shutdown_timeout=shutdown_s)
-        self._options = options
-
-    async def _make_server(self) -> web.Server:
-        return _Server(self.app[_SHELL], await super()._make_server(), self._options)
-
-
 async def listen(
     app: web.Application,
     address: str,
     *,
     shutdown_s: float,
     tls: ssl.SSLContext | None = None,
-    linger_s: float = LINGER_S,
+    connections: ConnectionLimits = _CONNECTIONS,
 ) -> Listener:
     """Serve `app` (of `make_app`) on `host:port`; port 0 takes a free one, which `Listener.port` tells.
 
-    A body that was refused is read and thrown away for `linger_s` at most, so that its sender hears the answer.
-    OperatorError when the address cannot be had.
+    A body that was refused is read and thrown away for `connections.linger_s` at most, so that its sender hears the
+    answer. OperatorError when the address cannot be had.
     """
-    host, port = split_address(address)
-    options = {
-        "access_log": None,
-        "auto_decompress": False,
-        "keepalive_timeout": KEEPALIVE_S,
-        "lingering_time": linger_s,
-    }
-    runner = _Runner(app, shutdown_s, options)
-    await runner.setup()
-    site = web.TCPSite(runner, host, port, ssl_context=tls)
+    shell = app[_SHELL]
     try:
-        await site.start()
+        return await serve(
+            app,
+            split_address(address),
+            log=shell.log,
+            metrics=shell.metrics,
+            shutdown_s=shutdown_s,
+            tls=tls,
+            limits=replace(connections, request_bytes_max=_BODIES_READ * shell.limits.body_bytes_max),
+        )
     except OSError as error:
-        await runner.cleanup()
         raise OperatorError(f"{address} cannot be listened on ({error.strerror}).") from None
-    bound_host, bound_port = runner.addresses[0][:2]
-    return Listener(runner, bound_host, bound_port)

@@ -156,12 +156,12 @@ async def open_door(one: TestNode, *, log: Logger | None = None) -> AsyncIterato
 
 
 @asynccontextmanager
-async def database_gone(node: Node, elsewhere: str) -> AsyncIterator[None]:
-    """Nobody gets into the node's database while the block runs; those who were in are thrown out.
+async def database_gone(db: Database, elsewhere: str) -> AsyncIterator[None]:
+    """Nobody gets into this database while the block runs; those who were in are thrown out.
 
     `elsewhere` is the address of another database of the same server: nobody can close the one they are in.
     """
-    async with node.db.transaction("test.name") as tx:
+    async with db.transaction("test.name") as tx:
         name = await tx.value("SELECT current_database()")
     admin = Database(elsewhere)
     try:

@@ -71,9 +71,8 @@ async def test_a_file_that_is_no_good_leaves_the_old_one_in_use_and_is_a_warning
 
 
 async def test_a_directory_file_that_is_not_taken_is_a_warning(door: Door, world: World) -> None:
-    path = world.folder / "directory.note"
-    good = path.read_bytes()
-    path.write_bytes(good.replace(b"Hotline FR", b"Hotline XX"))
+    path = world.repository / "timestamp.json"
+    path.write_bytes(path.read_bytes().replace(b'"sig": "', b'"sig": "00'))
     assert not await door.node.membership.refresh()
     told = (await door.ask("GET", "/healthz", role=None)).json()
     assert (told["status"], len(told["warnings"])) == ("degraded", 1)
@@ -86,9 +85,9 @@ async def test_a_directory_file_that_is_not_taken_is_a_warning(door: Door, world
 async def test_without_its_database_the_node_is_alive_and_not_ready(door: Door, world: World) -> None:
     elsewhere = world.nodes[1].settings.database_url
     report = {"url": f"https://{CANARY}.example/"}
-    async with database_gone(door.node, elsewhere):
+    async with database_gone(door.node.db, elsewhere):
         ready = await door.ask("GET", "/readyz", role=None)
-        assert (ready.status, ready.json()) == (503, {"ready": False})
+        assert (ready.status, ready.json()) == (503, {"ready": False, "reason": "database"})
         assert (await door.ask("GET", "/healthz", role=None)).status == 200
         # The keys were asked for just now or are not known: either way nothing is taken and the caller may come again.
         reply = await door.report(report)
@@ -106,7 +105,7 @@ async def test_without_its_database_the_node_is_alive_and_not_ready(door: Door, 
 async def test_connections_cut_under_way_cost_no_report(door: Door, world: World) -> None:
     """The pool notices; what was answered with 201 is there, what was answered with 503 is not."""
     await door.report({"url": "https://first.example/"})
-    async with database_gone(door.node, world.nodes[1].settings.database_url):
+    async with database_gone(door.node.db, world.nodes[1].settings.database_url):
         pass
     taken = 0
     for n in range(5):

@@ -209,6 +209,19 @@ async def test_a_lesser_qualification_of_a_duplicate_changes_nothing(door: Door)
     assert (shown["state"], shown["classification"]) == ("kept", "baseline")
 
 
+async def test_a_graver_qualification_of_a_duplicate_comes_too_late_after_an_action(door: Door) -> None:
+    """ICCAM's rule: a national assessment is overruled by nobody once an action is recorded."""
+    url = f"http://{FR}/acted-on"
+    (first,) = (await door.report({"url": url, "qualification": {"classification": "national"}})).json()["reports"]
+    original = first["items"][0]["id"]
+    await door.until(original, "kept")
+    action = {"action": "hoster-notified"}
+    assert (await door.ask("POST", f"/api/v1/items/{original}/actions", action)).status in {200, 201}
+    await door.report({"url": url, "qualification": {"classification": "baseline"}})
+    shown = await door.item(original)
+    assert (shown["state"], shown["classification"]) == ("kept", "national")
+
+
 async def test_what_was_counted_is_in_the_metrics(door: Door) -> None:
     await door.report({"reports": [{"url": "http://host.example/x"}] * 2})
     await door.report({"url": "javascript:1"})

@@ -129,6 +129,62 @@ def init_arguments(country: str, database_url: str, folder: Path) -> list[str]:
     return words
 
 
+@dataclass(frozen=True, slots=True)
+class Signers:
+    """The keys of a directory for tests: one for all that people sign, two for the machine; and where it is."""
+
+    folder: Path
+    hotline: Hotline
+
+    @property
+    def repository(self) -> Path:
+        return self.folder / "repository"
+
+    @property
+    def key(self) -> Path:
+        return self.folder / "signer.key"
+
+    def pub(self, name: str) -> Path:
+        return self.folder / f"{name}.key.pub"
+
+    def online(self) -> list[object]:
+        return ["--snapshot-key", self.folder / "snapshot.key", "--timestamp-key", self.folder / "timestamp.key"]
+
+    def begin(self, *members: Path, mandated: str | None = None) -> str:
+        """Make keys and the first directory, publish it, and return the root's fingerprint."""
+        self.folder.mkdir()
+        for name in ("signer", "snapshot", "timestamp"):
+            self.say("new-key", self.folder / f"{name}.key")
+        proposal = self.folder / "1"
+        people = ("--root-key", self.pub("signer"), "--directory-key", self.pub("signer"))
+        machine = ("--snapshot-key", self.pub("snapshot"), "--timestamp-key", self.pub("timestamp"))
+        said = self.say("init", proposal, *people, *machine)
+        self.say("propose", proposal, "--member", *members, *([] if mandated is None else ["--mandated", mandated]))
+        self.publish(proposal)
+        return said.out.split()[-1]
+
+    def change(self, *words: object) -> None:
+        """Propose a change, sign and publish it."""
+        proposal = self.folder / str(len(list(self.folder.iterdir())))
+        self.say("propose", proposal, "--published", self.repository, *words)
+        self.publish(proposal)
+
+    def publish(self, proposal: Path) -> None:
+        self.say("sign", proposal, "--key", self.key)
+        self.say("publish", proposal, "--to", self.repository, *self.online())
+
+    def say(self, *words: object) -> Said:
+        said = self.hotline("directory", *words)
+        assert said.status == 0, said.err
+        return said
+
+
+@pytest.fixture
+def signers(hotline: Hotline, tmp_path: Path) -> Signers:
+    """Keys that sign a directory; `begin` makes them."""
+    return Signers(tmp_path / "signers", hotline)
+
+
 @pytest.fixture
 def new_home(hotline: Hotline, new_database: Callable[[], str], tmp_path: Path) -> NewHome:
     """Return a function that sets a node of a country up and returns its folder."""

@@ -132,3 +132,43 @@ def test_an_analyst_sets_a_qualification(hotline: Hotline, home: Home, tmp_path:
     assert (status, text) == (2, "hotline: There is no item 0192f7a0-0000-7000-8000-000000000001.\n")
     said = hotline("--settings", home.settings, "prove", item)
     assert said.err == f"hotline: Nothing can be proven of item {item}: no record of this item was sent or received.\n"
+
+
+def test_what_is_done_about_an_item_is_said_on_the_line(hotline: Hotline, home: Home, tmp_path: Path) -> None:
+    file = tmp_path / "reports.csv"
+    file.write_text("url\nhttps://192.0.2.1/a\n")
+    assert hotline("--settings", home.settings, "import", file).status == 0
+    url = load_settings(home.settings, {}).database_url
+    item = sql(url, "SELECT id FROM items")
+
+    def say(command: str, *words: object) -> tuple[int, str]:
+        said = hotline("--settings", home.settings, command, item, *words)
+        return said.status, said.out + said.err
+
+    status, text = say("act", "removed")
+    assert (status, text) == (
+        2,
+        "hotline: The action is refused: no hotline has been assigned an item that is locating.\n",
+    )
+    status, text = say("act", "removed", "--reason", "other")
+    assert (status, text) == (2, "hotline: Option --reason: this action has no reason.\n")
+    referrer = tmp_path / "referrer"
+    referrer.write_text("https://board.example/thread/1\n")
+    words = ("--site-type", "forum", "--hash", f"md5:{'f' * 32}", "--referrer-file", referrer, "--reference", "R-2")
+    assert say("correct", *words) == (0, f"The report of item {item} is corrected; the item is locating.\n")
+    assert sql(url, "SELECT site_type FROM cases") == "forum"
+    status, text = say("correct")
+    assert (status, text) == (2, "hotline: The correction: nothing is corrected.\n")
+    status, text = say("correct", "--hash", "md5:1")
+    assert status == 2
+    assert text.startswith("hotline: hashes[0].value: ")
+    # The node's own reason, and no person's.
+    status, text = say("withdraw", "--reason", "rerouted")
+    assert status == 2
+    assert "--reason" in text
+    assert "'rerouted'" in text
+    for _ in range(2):
+        assert say("withdraw", "--reason", "other") == (0, f"Item {item} is withdrawn now.\n")
+    status, text = say("correct", "--site-type", "blog")
+    assert status == 2
+    assert "withdrawn" in text

@@ -48,7 +48,7 @@ def test_a_new_node_from_nothing(hotline: Hotline, tmp_path: Path, empty_databas
     said = program("init", *arguments, cwd=home)
     assert said.status == 0, said.err
     assert "The node fr.hotline.example is set up." in said.out
-    assert "directory_authority" in said.out
+    assert "hotline join ADDRESS --root-fingerprint HEX" in said.out
     settings = load_settings(home / "hotline.toml", {})
     assert settings.countries == ("FR",)
     assert settings.poll_s == 0.1

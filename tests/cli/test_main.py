@@ -11,7 +11,7 @@ import pytest
 from node import __main__ as program_module
 from node.__main__ import COMMANDS
 from node.clock import SystemClock
-from node.hotline.cli.command import Context
+from node.platform.cli.command import Context
 from tests.cli.conftest import Hotline, program
 
 URL = "https://host.example/secret-path"
@@ -27,7 +27,7 @@ def test_it_explains_itself(hotline: Hotline) -> None:
         help_of = hotline(name, "--help")
         assert help_of.status == 0
         assert help_of.out.startswith(f"usage: hotline {name}")
-    assert hotline("directory", "write", "--help").status == 0
+    assert hotline("directory", "propose", "--help").status == 0
     assert hotline("keys", "api", "new", "--help").status == 0
     assert hotline("--version").out.startswith("hotline ")
 
@@ -58,7 +58,7 @@ def test_the_settings_may_stand_anywhere(hotline: Hotline, tmp_path: Path) -> No
         ("assess", "x", "--classification", URL),
         ("prove", URL),
         ("import", URL),
-        ("verify", URL, "--directory", "x", "--authority", "y"),
+        ("verify", URL, "--directory", "x", "--root-fingerprint", "y"),
         ("keys", "api", "revoke", "x", URL),
         (URL,),
         ("geo", "status", f"--into={URL}"),
@@ -82,8 +82,8 @@ def test_an_interruption_is_no_error(hotline: Hotline, monkeypatch: pytest.Monke
         parser.set_defaults(run=run)
 
     monkeypatch.setitem(sys.modules, "interrupted", SimpleNamespace(add_arguments=add_arguments))
-    monkeypatch.setattr(program_module, "COMMANDS", {"status": COMMANDS["status"]._replace(module="interrupted")})
-    said = hotline("status")
+    monkeypatch.setattr(program_module, "COMMANDS", {"import": COMMANDS["import"]._replace(module="interrupted")})
+    said = hotline("import")
     assert (said.status, said.err) == (130, "hotline: interrupted.\n")
 
 

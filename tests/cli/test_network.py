@@ -10,7 +10,7 @@ from pathlib import Path
 
 from node.settings import load_settings
 from protocol.tlogproof import TlogProof, parse_tlog_proof
-from tests.cli.conftest import Home, Hotline, NewHome, command, environment
+from tests.cli.conftest import Home, Hotline, NewHome, Signers, command, environment
 from tests.cli.test_init import sql
 
 
@@ -41,16 +41,15 @@ def wait_for(process: "subprocess.Popen[str]", action: str) -> None:
     raise AssertionError("".join(said))
 
 
-def test_a_report_its_receipt_and_its_proof(hotline: Hotline, new_home: NewHome, tmp_path: Path) -> None:
+def test_a_report_its_receipt_and_its_proof(
+    hotline: Hotline, new_home: NewHome, signers: Signers, tmp_path: Path
+) -> None:
     fr, nl = new_home("FR"), new_home("NL")
-    key, directory = tmp_path / "authority.key", tmp_path / "directory.note"
-    vkey = hotline("directory", "new-authority", key).out.strip()
-    members = [home.data / "descriptor.json" for home in (fr, nl)]
-    words = ("--authority-key", key, "--version", 1, "--out", directory)
-    assert hotline("directory", "write", *words, "--member", *members).status == 0
+    pin = signers.begin(*(home.data / "descriptor.json" for home in (fr, nl)))
     for home in (fr, nl):
-        home.add(f'directory_file = "{directory}"')
-        home.add(f'directory_authority = "{vkey}"')
+        said = hotline("--settings", home.settings, "join", signers.repository, "--root-fingerprint", pin)
+        assert said.status == 0, said.err
+        assert f"{home.id} is listed: state active" in said.out
     file = tmp_path / "reports.csv"
     rows = ["url,classification", "https://198.51.100.1/secret,national", "https://192.0.2.1/secret,national"]
     file.write_text("\n".join(rows))
@@ -71,7 +70,7 @@ def test_a_report_its_receipt_and_its_proof(hotline: Hotline, new_home: NewHome,
     stream = next(row for row in status["streams_out"] if row["peer"] == nl.id)
     assert (stream["written"], stream["receipted"]) == (1, 1)
     assert [peer["peer"] for peer in status["peers"]] == [nl.id]
-    check_proof(hotline, tmp_path, str(item), directory, vkey)
+    check_proof(hotline, tmp_path, str(item), fr.data / "directory", pin)
     again = hotline("--settings", fr.settings, "prove", item)
     assert again.status == 2
     assert "exists already" in again.err
@@ -80,10 +79,10 @@ def test_a_report_its_receipt_and_its_proof(hotline: Hotline, new_home: NewHome,
     assert said.err == f"hotline: Nothing can be proven of item {kept}: no record of this item was sent or received.\n"
 
 
-def check_proof(hotline: Hotline, folder: Path, item: str, directory: Path, vkey: str) -> None:
+def check_proof(hotline: Hotline, folder: Path, item: str, directory: Path, pin: str) -> None:
     proof = folder / f"{item}.tlog-proof"
     assert proof.stat().st_mode & 0o077 == 0
-    words = ("--directory", directory, "--authority", vkey)
+    words = ("--directory", directory, "--root-fingerprint", pin)
     said = hotline("verify", proof, *words)
     assert (said.status, said.err) == (0, "")
     assert "from fr.hotline.example to nl.hotline.example." in said.out
@@ -109,9 +108,8 @@ def check_proof(hotline: Hotline, folder: Path, item: str, directory: Path, vkey
         assert said.out.startswith(f"The file proves nothing. It fails at step {step}: ")
         assert "secret" not in said.out
     assert "cannot be read" in hotline("verify", folder / "absent", *words).err
-    other = hotline("directory", "new-authority", folder / "other.key").out.strip()
-    said = hotline("verify", proof, "--directory", directory, "--authority", other)
-    assert (said.status, "is not signed by the pinned authority" in said.err) == (2, True)
+    said = hotline("verify", proof, "--directory", directory, "--root-fingerprint", "0" * 64)
+    assert (said.status, "holds no root of the pinned fingerprint" in said.err) == (2, True)
 
 
 def with_altered_signature(proof: TlogProof, number: int) -> TlogProof:

@@ -1,11 +1,10 @@
 """Settings, keys and services that make no sense stop a start, with one sentence that says what to do."""
 
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
-from tests.cli.conftest import Home, Hotline, NewHome
+from tests.cli.conftest import Home, Hotline, NewHome, Signers
 
 
 def expose_a_key(home: Home) -> None:
@@ -80,10 +79,10 @@ def broken_country_file(home: Home) -> None:
     ],
 )
 def test_the_start_is_refused(
-    hotline: Hotline, new_home: NewHome, spoil: Callable[[Home], None], sentence: str
+    hotline: Hotline, new_home: NewHome, signers: Signers, spoil: Callable[[Home], None], sentence: str
 ) -> None:
     home = new_home()
-    sign_directory(hotline, home)
+    pin(home, signers, signers.begin(home.data / "descriptor.json"))
     spoil(home)
     said = hotline("--settings", home.settings, "serve")
     assert (said.status, said.out) == (2, "")
@@ -93,29 +92,23 @@ def test_the_start_is_refused(
 
 
 def test_a_directory_that_cannot_be_trusted_stops_the_start(
-    hotline: Hotline, new_home: NewHome, tmp_path: Path
+    hotline: Hotline, new_home: NewHome, signers: Signers
 ) -> None:
     home, other = new_home("FR"), new_home("NL")
-    assert "directory_file: there is no file" in hotline("--settings", home.settings, "serve").err
-    sign_directory(hotline, home, members=[other])
+    assert "`hotline join` writes it" in hotline("--settings", home.settings, "serve").err
+    right = signers.begin(other.data / "descriptor.json")
+    bare = home.settings.read_text()
+    pin(home, signers, right)
     said = hotline("--settings", home.settings, "serve")
     assert said.err == "hotline: The membership directory does not list this node (fr.hotline.example).\n"
-    stranger = hotline("directory", "new-authority", tmp_path / "stranger.key").out.strip()
-    home.settings.write_text(home.settings.read_text().rpartition("directory_authority")[0])
-    home.add(f'directory_authority = "{stranger}"')
+    home.settings.write_text(bare)
+    pin(home, signers, "0" * 64)
     said = hotline("--settings", home.settings, "serve")
-    assert "is not signed by the pinned authority" in said.err
+    assert "it has no root of the pinned fingerprint" in said.err
     assert said.err.count("\n") == 1
 
 
-def sign_directory(hotline: Hotline, home: Home, *, members: list[Home] | None = None, version: int = 1) -> None:
-    """Sign a directory for `home` with an authority of its own, which `home` pins."""
-    key = home.folder / "authority.key"
-    vkey = hotline("directory", "new-authority", key).out.strip()
-    home.add(f'directory_authority = "{vkey}"')
-    descriptors = [each.data / "descriptor.json" for each in members or [home]]
-    out = home.data / "directory.note"
-    said = hotline(
-        "directory", "write", "--authority-key", key, "--member", *descriptors, "--version", version, "--out", out
-    )
-    assert said.status == 0, said.err
+def pin(home: Home, signers: Signers, fingerprint: str) -> None:
+    """Write into the settings what `hotline join` writes."""
+    home.add(f'directory_root = "{fingerprint}"')
+    home.add(f'directory_sources = ["{signers.repository}"]')

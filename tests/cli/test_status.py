@@ -3,13 +3,13 @@
 import json
 
 from node.settings import load_settings
-from tests.cli.conftest import Hotline, NewHome
+from tests.cli.conftest import Hotline, NewHome, Signers
 from tests.cli.test_init import sql
 
 PEER = "de.hotline.example"
 
 
-def test_what_needs_a_person_is_said(hotline: Hotline, new_home: NewHome) -> None:
+def test_what_needs_a_person_is_said(hotline: Hotline, new_home: NewHome, signers: Signers) -> None:
     home = new_home()
 
     def warnings() -> list[str]:
@@ -18,10 +18,9 @@ def test_what_needs_a_person_is_said(hotline: Hotline, new_home: NewHome) -> Non
         found: list[str] = json.loads(said.out)["warnings"]
         return found
 
-    assert warnings() == ["Setting directory_authority is not set: no directory can be trusted"]
-    vkey = hotline("directory", "new-authority", home.folder / "authority.key").out.strip()
-    home.add(f'directory_authority = "{vkey}"')
-    assert warnings() == [f"The directory file {home.data}/directory.note cannot be read: No such file or directory"]
+    assert warnings() == ["Setting directory_root is not set: no directory can be trusted; `hotline join` sets it"]
+    home.add(f'directory_root = "{signers.begin(home.data / "descriptor.json")}"')
+    assert warnings() == [f"The folder {home.data}/directory holds no root of the pinned fingerprint"]
     database = load_settings(home.settings, {}).database_url
     sql(
         database,

@@ -10,8 +10,12 @@ from typing import Any, Final, cast
 from unittest.mock import MagicMock
 
 import node.settings
-from node.hotline.domain.lifecycle import mermaid
-from node.hotline.serve import api_routes, peer_api
+from node.conformance.checks import Check
+from node.conformance.table import CHECKS, CHECKS_OF_DESK
+from node.coordinator.deskdoor import DeskApi
+from node.hotline.api.recovery import RecoveryApi
+from node.hotline.domain.lifecycle import RECORDS, Code, Said, Speaker, State, mermaid, records_mermaid
+from node.hotline.serve import api_routes, peer_door, peer_routes
 from node.platform.routes import Auth, Route
 from protocol.problems import REGISTRY
 from tests.docs.pages import ROOT, every_page
@@ -23,13 +27,19 @@ _FOLDERS: Final = (
     "geo",
     "node",
     "node/platform",
+    "node/platform/cli",
     "node/hotline",
     "node/hotline/domain",
     "node/hotline/store",
     "node/hotline/gateways",
     "node/hotline/flows",
+    "node/hotline/flows/apply",
+    "node/hotline/flows/transfer",
     "node/hotline/api",
     "node/hotline/cli",
+    "node/conformance",
+    "node/coordinator",
+    "node/coordinator/cli",
     "node/demo",
 )
 #: A line of base64 of an ML-DSA-44 signature has more than 3,000 characters; a reader needs none of them.
@@ -38,16 +48,21 @@ _CUT: Final = "…"
 #: Before these members of an example record a line is broken.
 _LINE_ENDS: Final = re.compile(
     ',"(?=(?:id|iss|parent|handling|body|url|referrer|hashes|site_type|channel|qualification|hosting|evidence|dns'
-    '|addresses|databases|accepted|refused)":)'
+    '|addresses|databases|accepted|refused|original|trail)":)'
 )
+_PROOF: Final = re.compile(r'("original":"[^"]{60})[^"]*')
 _BROKEN: Final = ',\n"'
 
 
 def served(*, door: str) -> tuple[Route, ...]:
-    """Return the routes of a door, `api` or `peer`; their handlers lead nowhere."""
+    """Return the routes of a door, `api`, `peer`, `desk` or `recovery`; their handlers lead nowhere."""
     stand_in = cast("Any", MagicMock())
+    if door == "recovery":
+        return tuple(RecoveryApi(stand_in, stand_in, stand_in, stand_in).routes())
+    if door == "desk":
+        return tuple(DeskApi(stand_in, stand_in).routes())
     if door == "peer":
-        return tuple(peer_api(stand_in).routes())
+        return peer_routes(stand_in, peer_door(stand_in, stand_in), stand_in)
     return tuple(api_routes(stand_in, stand_in))
 
 
@@ -97,6 +112,27 @@ def _routes(door: str) -> str:
     return table(head, ((f"`{one.method} {one.path}`", who(one), one.summary) for one in served(door=door)))
 
 
+def _record_table() -> str:
+    """Return what every record does in every state, the states with one result together."""
+    rows: dict[tuple[Said, Speaker, str], list[str]] = {}
+    order = [(said, speaker) for said in Said for speaker in Speaker if speaker is not Speaker.STRANGER]
+    for said, speaker in order:
+        for state in State:
+            result = RECORDS[state, said, speaker]
+            then = f"refused: `{result}`" if isinstance(result, Code) else "stays" if result is state else f"`{result}`"
+            rows.setdefault((said, speaker, then), []).append(f"`{state}`")
+        # What is in no row of the table is refused in one way.
+        other = (said, speaker, f"refused: `{Code.NOT_COMPETENT}`")
+        if other in rows:
+            rows[other] = ["every state" if len(rows[other]) == len(State) else "every other state"]
+            rows[other] = rows.pop(other)
+    strangers = {RECORDS[state, said, Speaker.STRANGER] for state in State for said in Said}
+    assert strangers == {Code.NOT_COMPETENT}
+    cells = [(f"`{said}`", speaker.value, ", ".join(states), then) for (said, speaker, then), states in rows.items()]
+    cells.append(("any", "stranger", "any", f"refused: `{Code.NOT_COMPETENT}`"))
+    return table(("record", "said by the item's", "in state", "then"), cells)
+
+
 def _modules() -> str:
     """Return every module with the first line of its docstring, a table a folder."""
     parts = []
@@ -122,7 +158,9 @@ def _record(name: str) -> str:
     """Return an example record, a member a line as far as that helps: on the wire it is one line."""
     example = read_stored()["records"][name]
     raw: str = example["raw"]
-    shown = f"```json\n{_LINE_ENDS.sub(_BROKEN, raw)}\n```\n"
+    # A proof within a record is a long line, of which a reader needs the beginning.
+    lines = [_PROOF.sub(rf"\1{_CUT}", line) for line in _LINE_ENDS.sub(_BROKEN, raw).splitlines()]
+    shown = "```json\n" + "\n".join(lines) + "\n```\n"
     return f"{shown}\nOn one line it has {example['bytes']:,} bytes and the leaf hash `{example['leaf_hash']}`.\n"
 
 
@@ -137,16 +175,44 @@ def _whole(name: str, side: str) -> str:
     return f"```\n{read_stored()['messages'][name][side]['signature_base']}\n```\n"
 
 
+def _checks(checks: Iterable[Check]) -> str:
+    return table(
+        ("number", "check", "section", "what is sent", "what is awaited"),
+        (
+            (
+                str(number),
+                f"`{one.name}`",
+                one.section,
+                one.sends,
+                one.expects + (" (destructive)" if one.trace else ""),
+            )
+            for number, one in enumerate(checks, start=1)
+        ),
+    )
+
+
 PARTS: Final[Mapping[str, Callable[[], str]]] = {
     "settings": _settings,
     "registry": _registry,
+    "checks": lambda: _checks(CHECKS),
+    "desk-checks": lambda: _checks(CHECKS_OF_DESK),
     "lifecycle": lambda: f"```mermaid\n{mermaid()}```\n",
+    "record-table": _record_table,
+    "record-states": lambda: f"```mermaid\n{records_mermaid()}```\n",
     "modules": _modules,
     "routes": lambda: _routes("api"),
     "peer-routes": lambda: _routes("peer"),
+    "desk-routes": lambda: _routes("desk"),
+    "recovery-routes": lambda: _routes("recovery"),
     "record-page": lambda: _record("page"),
     "record-media": lambda: _record("media"),
     "record-outcome": lambda: _record("outcome"),
+    "record-assessment": lambda: _record("assessment"),
+    "record-action": lambda: _record("action"),
+    "record-transfer": lambda: _record("transfer"),
+    "record-correction": lambda: _record("correction"),
+    "record-withdrawal": lambda: _record("withdrawal"),
+    "record-status": lambda: _record("status-final"),
     "note": lambda: _block(read_stored()["batch"]["note"]),
     "receipt": lambda: _block(read_stored()["batch"]["receipt"]),
     "request": lambda: _headers("batch", "request"),

@@ -1,4 +1,4 @@
-"""The image and the two deployed nodes, checked without running them: names, files, secrets, doors."""
+"""The image, the two deployed nodes and the coordinator, checked without running them: names, files, secrets, doors."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -16,6 +16,8 @@ SERVICES: Final[dict[str, dict[str, Any]]] = COMPOSE["services"]
 DOCKERFILE: Final = (ROOT / "Dockerfile").read_text(encoding="utf-8")
 SETTINGS: Final = {row.name for row in documented()}
 COUNTRIES: Final = ("fr", "nl")
+#: Whoever runs a process of the program, and under which name of the network.
+OPERATORS: Final = {"fr": "fr.hotline.example", "nl": "nl.hotline.example", "coordinator": "coordinator.example"}
 #: In names of variables, not of the files that they point at.
 _SECRET_WORDS: Final = ("PASSWORD", "SECRET", "TOKEN", "MASTER_KEY")
 
@@ -25,22 +27,29 @@ def environments() -> Iterator[tuple[str, Mapping[str, str]]]:
         yield name, service.get("environment", {})
 
 
-def test_there_are_two_nodes_each_with_its_own_database_and_proxy() -> None:
-    assert set(SERVICES) == {f"{country}-{part}" for country in COUNTRIES for part in ("node", "database", "proxy")}
+def test_each_operator_has_a_process_a_database_and_a_proxy() -> None:
+    assert set(SERVICES) == {f"{operator}-{part}" for operator in OPERATORS for part in ("node", "database", "proxy")}
 
 
-@pytest.mark.parametrize("country", COUNTRIES)
-def test_the_nodes_variables_are_settings_that_the_program_takes(country: str) -> None:
-    environment = dict(SERVICES[f"{country}-node"]["environment"])
+@pytest.mark.parametrize("operator", OPERATORS)
+def test_the_variables_are_settings_that_the_program_takes(operator: str) -> None:
+    environment = dict(SERVICES[f"{operator}-node"]["environment"])
     ours = {name: value for name, value in environment.items() if name.startswith("HOTLINE_")}
     assert {name.removeprefix("HOTLINE_").lower() for name in ours if name != FILE_VARIABLE} <= SETTINGS
     # The settings file is the one that `hotline init` writes from these very variables.
     del ours[FILE_VARIABLE]
     settings = load_settings(None, ours)
-    assert settings.node_id == f"{country}.hotline.example"
-    assert settings.countries == (country.upper(),)
-    assert settings.base_url == f"https://{country}.hotline.example"
-    assert settings.database_url == f"postgresql://hotline@{country}-database/hotline"
+    assert settings.node_id == OPERATORS[operator]
+    assert settings.countries == ((operator.upper(),) if operator in COUNTRIES else ())
+    assert settings.role == ("hotline" if operator in COUNTRIES else "coordinator")
+    assert settings.base_url == f"https://{OPERATORS[operator]}"
+    assert settings.database_url == f"postgresql://hotline@{operator}-database/hotline"
+
+
+def test_the_coordinator_is_given_no_setting_of_a_hotline() -> None:
+    """The program would refuse to start with one, so also the file of variables that the nodes share is not its."""
+    assert SERVICES["coordinator-node"]["env_file"] == []
+    assert all(SERVICES[f"{country}-node"]["env_file"] == ["deploy/node.env"] for country in COUNTRIES)
 
 
 def test_no_secret_stands_in_the_environment() -> None:
@@ -76,35 +85,35 @@ def test_what_points_at_a_secret_points_at_one_that_is_mounted() -> None:
             if path.parent == PurePosixPath("/run/secrets"):
                 assert path.name in mounted, f"{name}: {path}"
     for found in re.findall(r"/run/secrets/(\w+)", (ROOT / "deploy/nginx/node.conf.template").read_text()):
-        for country in COUNTRIES:
-            assert found in {secret["target"] for secret in SERVICES[f"{country}-proxy"]["secrets"]}
+        for operator in OPERATORS:
+            assert found in {secret["target"] for secret in SERVICES[f"{operator}-proxy"]["secrets"]}
 
 
-@pytest.mark.parametrize("country", COUNTRIES)
-def test_the_database_is_reached_by_its_node_alone(country: str) -> None:
-    database = SERVICES[f"{country}-database"]
+@pytest.mark.parametrize("operator", OPERATORS)
+def test_the_database_is_reached_by_its_node_alone(operator: str) -> None:
+    database = SERVICES[f"{operator}-database"]
     assert "ports" not in database
-    assert database["networks"] == [f"{country}-inside"]
-    assert COMPOSE["networks"][f"{country}-inside"] == {"internal": True}
-    inside = {name for name, service in SERVICES.items() if f"{country}-inside" in service["networks"]}
-    assert inside == {f"{country}-database", f"{country}-node"}
+    assert database["networks"] == [f"{operator}-inside"]
+    assert COMPOSE["networks"][f"{operator}-inside"] == {"internal": True}
+    inside = {name for name, service in SERVICES.items() if f"{operator}-inside" in service["networks"]}
+    assert inside == {f"{operator}-database", f"{operator}-node"}
 
 
 def test_what_is_published_is_the_api_and_only_to_this_machine() -> None:
     published = {name: service["ports"] for name, service in SERVICES.items() if "ports" in service}
-    assert set(published) == {f"{country}-node" for country in COUNTRIES}
+    assert set(published) == {f"{operator}-node" for operator in OPERATORS}
     for ports in published.values():
         assert all(re.fullmatch(r"127\.0\.0\.1:\d+:8702", port) for port in ports)
 
 
-@pytest.mark.parametrize("country", COUNTRIES)
-def test_a_node_is_healthy_when_it_is_ready_and_starts_after_its_database(country: str) -> None:
-    node = SERVICES[f"{country}-node"]
+@pytest.mark.parametrize("operator", OPERATORS)
+def test_a_node_is_healthy_when_it_is_ready_and_starts_after_its_database(operator: str) -> None:
+    node = SERVICES[f"{operator}-node"]
     assert "/readyz" in node["healthcheck"]["test"][-1]
     port = node["environment"]["HOTLINE_LISTEN_API"].rpartition(":")[2]
     assert f"127.0.0.1:{port}/readyz" in node["healthcheck"]["test"][-1]
-    assert node["depends_on"] == {f"{country}-database": {"condition": "service_healthy"}}
-    assert "pg_isready" in SERVICES[f"{country}-database"]["healthcheck"]["test"][-1]
+    assert node["depends_on"] == {f"{operator}-database": {"condition": "service_healthy"}}
+    assert "pg_isready" in SERVICES[f"{operator}-database"]["healthcheck"]["test"][-1]
     grace_s = int(node["stop_grace_period"].removesuffix("s"))
     assert grace_s > float(next(row.default for row in documented() if row.name == "shutdown_s"))
 
@@ -128,14 +137,15 @@ def test_the_nodes_files_lie_in_volumes_that_the_image_prepares() -> None:
     prepared = re.search(r"install -d -o hotline -g hotline -m 0700 (.+)", DOCKERFILE)
     assert prepared is not None
     folders = set(prepared[1].split())
-    for country in COUNTRIES:
-        node = SERVICES[f"{country}-node"]
+    for operator in OPERATORS:
+        node = SERVICES[f"{operator}-node"]
         mounted = {volume.split(":")[1] for volume in node["volumes"] if not volume.startswith(".")}
         assert mounted == folders
-        kept = [node["environment"][f"HOTLINE_{name}"] for name in ("SETTINGS", "KEYS_DIR", "MASTER_KEY_FILE")]
+        secret = ("MASTER_KEY_FILE",) if operator in COUNTRIES else ("DIRECTORY_KEYS_DIR",)
+        kept = [node["environment"][f"HOTLINE_{name}"] for name in ("SETTINGS", "KEYS_DIR", *secret)]
         assert all(any(path.startswith(f"{folder}/") for folder in folders) for path in kept)
-        # What a backup of the data volume holds opens nothing without the other volume.
-        assert not node["environment"]["HOTLINE_MASTER_KEY_FILE"].startswith("/var/lib/hotline/")
+        # What a backup of the data volume holds opens and signs nothing without the other volume.
+        assert not any(path.startswith("/var/lib/hotline/") for path in kept[1:])
 
 
 def test_the_image_is_built_from_files_that_are_there_and_let_through() -> None:
@@ -172,9 +182,9 @@ def test_proxies_let_a_whole_batch_through_and_leave_bodies_alone() -> None:
     assert int(size[1]) * 1024 * 1024 > body_bytes_max
     assert "gzip off;" in template
     assert re.search(r"proxy_pass http://\$\{NODE\}:8701;", template), "nothing may stand behind the port"
-    for country in COUNTRIES:
-        environment = SERVICES[f"{country}-proxy"]["environment"]
+    for operator, name in OPERATORS.items():
+        environment = SERVICES[f"{operator}-proxy"]["environment"]
         assert set(re.findall(r"\$\{(\w+)\}", template)) == set(environment)
-        assert environment["NODE"] == f"{country}-node"
-        aliases = SERVICES[f"{country}-proxy"]["networks"]["exchange"]["aliases"]
-        assert aliases == [environment["SERVER_NAME"]] == [f"{country}.hotline.example"]
+        assert environment["NODE"] == f"{operator}-node"
+        aliases = SERVICES[f"{operator}-proxy"]["networks"]["exchange"]["aliases"]
+        assert aliases == [environment["SERVER_NAME"]] == [name]

@@ -10,17 +10,19 @@ import pytest
 from prometheus_client.metrics import MetricWrapperBase
 
 from node.__main__ import COMMANDS
-from node.hotline.cli.command import Parser
 from node.hotline.domain.rows import COLUMNS
 from node.platform.apikeys import Role
+from node.platform.cli.command import Parser
 from node.platform.telemetry import _METRICS, Metrics
-from tests.docs.pages import ROOT, Page, first_code, page, rows
+from tests.docs.pages import PAGES, ROOT, Page, first_code, page, rows
 
 OPERATIONS: Final[Page] = page("docs/operations.md")
+#: A call of the program in a page: the command, and what stands behind it.
+_CALL: Final = re.compile(r"(?<![\w./-])hotline (?:--settings \S+ )?([a-z][a-z-]*)([^|;&]*)")
 
 
 def test_every_command_has_its_section_and_no_other_has_one() -> None:
-    described = re.findall(r"^### hotline ([a-z]+)$", OPERATIONS.text, re.MULTILINE)
+    described = re.findall(r"^### hotline ([a-z-]+)$", OPERATIONS.text, re.MULTILINE)
     assert sorted(described) == sorted(COMMANDS)
 
 
@@ -47,6 +49,21 @@ def _options(parser: argparse.ArgumentParser, words: str) -> Iterator[tuple[str,
             for option in each.option_strings:
                 if option.startswith("--") and option != "--help":
                     yield ("", option)
+
+
+@pytest.mark.parametrize("one", [Page(path) for path in PAGES], ids=lambda one: str(one.name))
+def test_every_call_that_a_page_shows_is_one_of_the_program(one: Page) -> None:
+    lines = [line for block in one.code() for line in block.replace("\\\n", " ").splitlines()]
+    for line in (*lines, *re.findall(r"`([^`\n]+)`", one.prose)):
+        for name, behind in _CALL.findall(line):
+            assert name in COMMANDS, line
+            parser = Parser(prog=f"hotline {name}")
+            importlib.import_module(COMMANDS[name].module).add_arguments(parser)
+            known = {option for _, option in _options(parser, f"hotline {name}")} | {"--settings", "--help"}
+            assert set(re.findall(r"--[a-z][a-z-]*", behind)) <= known, line
+            actions = {words.split()[2] for words, _ in _options(parser, f"hotline {name}") if words.count(" ") > 1}
+            action = re.match(r" ([a-z][a-z-]*)", behind)
+            assert not actions or action is None or action[1] in actions, line
 
 
 def test_every_metric_is_described_with_its_type_and_labels() -> None:
@@ -86,6 +103,9 @@ def test_every_loop_that_logs_and_counts_is_named() -> None:
     text = (ROOT / "node" / "hotline" / "jobs.py").read_text(encoding="utf-8")
     loops = set(re.findall(r'(?:_survive\(|_loop\(|args=\()"([a-z]+)"', text))
     assert loops
-    named = re.search(r"loops are (.*)\.$", OPERATIONS.text, re.MULTILINE)
+    rounds = (ROOT / "node" / "coordinator" / "serve.py").read_text(encoding="utf-8")
+    coordinators = set(re.findall(r'loop="([a-z]+)"', rounds))
+    assert coordinators
+    named = re.search(r"a hotline's loops are (.*); the coordinator's are (.*)\.$", OPERATIONS.text, re.MULTILINE)
     assert named is not None
-    assert set(re.findall(r"`([a-z]+)`", named[1])) == loops
+    assert [set(re.findall(r"`([a-z]+)`", said)) for said in named.groups()] == [loops, coordinators]

@@ -87,7 +87,7 @@ def test_variables_of_make_that_are_named_exist() -> None:
 def test_every_command_of_the_program_that_is_named_exists() -> None:
     for one in EVERY:
         named = [*one.code("sh"), *re.findall(r"`[^`]+`", one.prose)]
-        for command in re.findall(r"(?:^|`|/)hotline ([a-z]+)\b", "\n".join(named), re.MULTILINE):
+        for command in re.findall(r"(?:^|`|/)hotline ([a-z][a-z-]*)\b", "\n".join(named), re.MULTILINE):
             assert command in COMMANDS, f"{one.name}: hotline {command}"
 
 

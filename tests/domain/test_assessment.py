@@ -89,6 +89,16 @@ def test_a_qualification_that_came_with_a_duplicate(
 
 
 @given(ASSESSMENTS, ASSESSMENTS)
+def test_once_an_action_is_recorded_a_duplicate_replaces_nothing(
+    held: Assessment | None, arriving: Assessment | None
+) -> None:
+    result, outcome = merge(held, arriving, acted=True)
+    assert result is (arriving if held is None else held)
+    same = arriving is None or held is None or held.classification is arriving.classification
+    assert (outcome is Merge.CONFLICT) == (not same)
+
+
+@given(ASSESSMENTS, ASSESSMENTS)
 def test_a_duplicate_never_makes_an_illegal_item_less_than_illegal(
     held: Assessment | None, arriving: Assessment | None
 ) -> None:

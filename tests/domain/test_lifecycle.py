@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from node.hotline.domain.lifecycle import (
     ENTRIES,
     NEEDS_CLEARANCE,
+    RECORDS,
     TABLE,
     Entry,
     Event,
@@ -93,13 +94,15 @@ def test_what_was_sent_is_the_receivers_to_assess(event: Event) -> None:
 
 
 def test_every_state_can_be_reached_and_every_event_is_used() -> None:
-    assert {*ENTRIES.values(), *TABLE.values()} == set(State)
+    by_records = {after for after in RECORDS.values() if isinstance(after, State)}
+    assert {*ENTRIES.values(), *TABLE.values(), *by_records} == set(State)
     assert {event for _, event in TABLE} == set(Event)
     assert set(ENTRIES) == set(Entry)
 
 
 def test_every_item_at_home_can_be_qualified() -> None:
-    for state in set(State) - {State.SENT, State.DUPLICATE}:
+    elsewhere = {State.SENT, State.DECLINED, State.DUPLICATE, State.LEAVING, State.TRANSFERRED}
+    for state in set(State) - elsewhere - {State.DONE, State.WITHDRAWN}:
         assert (state, Event.QUALIFIED_ILLEGAL) in TABLE
         assert TABLE[state, Event.QUALIFIED_NOT_ILLEGAL] is State.CLOSED
 
@@ -138,4 +141,6 @@ def test_the_diagram_shows_every_state_and_every_move() -> None:
     assert "    [*] --> locating: reported\n" in drawn
     assert "    waiting --> ready: released\n" in drawn
     moves = {(state, after) for (state, _), after in TABLE.items() if state is not after}
+    moves |= {(state, after) for (state, _, _), after in RECORDS.items() if isinstance(after, State)}
+    moves -= {(state, state) for state in State}
     assert drawn.count("-->") == len(moves) + len(ENTRIES)

@@ -19,6 +19,7 @@ from node.hotline.domain.routing import (
     Send,
     Undeliverable,
     competent,
+    countries_elsewhere,
 )
 from protocol.codes import NodeState
 from protocol.directory import Directory, DirectoryKey, NodeEntry
@@ -202,3 +203,21 @@ def test_shares_are_in_proportion_to_the_weights(weights: dict[str, int]) -> Non
         share = weight / sum(weights.values())
         spread = (share * (1 - share) / cases) ** 0.5
         assert abs(won[name] / cases - share) < 6 * spread
+
+
+@given(
+    st.dictionaries(st.sampled_from("abcd"), st.tuples(st.sampled_from(("FR", "NL", "DE")), st.booleans()), min_size=1),
+    st.sampled_from("abcd"),
+    st.sampled_from(("FR", "NL", "DE", "US")),
+    CASES,
+)
+def test_what_is_sent_to_another_is_of_a_country_that_is_asked_about(
+    listed: dict[str, tuple[str, bool]], own: str, country: str, case: UUID
+) -> None:
+    mandated = tuple(name for name, (_, takes_others) in listed.items() if takes_others)
+    directory = _directory(*(_node(name, home) for name, (home, _) in listed.items()), mandated=mandated)
+    among = countries_elsewhere(directory, own)
+    if isinstance(competent(directory, country, case, own), Send):
+        assert among is None or country in among
+    elif among is not None and own in listed:
+        assert country not in among or country == listed[own][0]

@@ -1,6 +1,6 @@
 """Fixtures of the fault tests: a French node that sends and a Dutch one that receives, as real processes."""
 
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -26,10 +26,10 @@ _SETTINGS: dict[str, object] = {
 }
 
 
-def make_world(folder: Path, new_database: Callable[[], str]) -> World:
-    """Make the files and databases of the two nodes."""
+def make_world(folder: Path, new_database: Callable[[], str], countries: Sequence[str] = ("FR", "NL")) -> World:
+    """Make the files and databases of the nodes, two unless told otherwise."""
     made = World(folder, new_database)
-    for country in ("FR", "NL"):
+    for country in countries:
         port = fixed_port()
         made.add(
             country,

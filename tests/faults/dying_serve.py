@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -16,18 +16,23 @@ from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import uvloop
 
 from node.clock import SystemClock
+from node.coordinator.cli.desk import decide
+from node.coordinator.serve import serve as serve_coordinator
 from node.errors import OperatorError
-from node.hotline.assembly import open_store
+from node.hotline.assembly import assemble, open_store
 from node.hotline.cli.importing import import_rows
 from node.hotline.flows import locate
+from node.hotline.flows.transfer import relocate
+from node.hotline.recovery import recover
 from node.hotline.serve import serve
 from node.platform.database import Database, Transaction
 from node.platform.telemetry import make_logger, route_library_logs
-from node.settings import load_settings
+from node.settings import COORDINATOR, load_settings
 from tests.faults.orders import Moment, Order
 
 #: Whether the transaction that is about to commit, or just did, changed anything: an idle round is no durable step.
@@ -109,7 +114,8 @@ class ShiftedClock:
 class Conditions:
     """Under which a process runs: its settings file, its log and trace, what it is to die or wait at, its clock.
 
-    With `importing` it imports that file instead of serving.
+    With `importing` it imports that file instead of serving, with `deciding` it decides a dispute: its id, the
+    custodian and the country.
     """
 
     settings: Path
@@ -120,6 +126,7 @@ class Conditions:
     clock_ahead_s: float = 0.0
     lease_s: float = locate.LEASE_S
     importing: Path | None = None
+    deciding: tuple[UUID, str, str] | None = None
 
 
 class _NoProgress:
@@ -134,6 +141,12 @@ async def _run(under: Conditions) -> None:
     log = make_logger(settings.log_level, settings.log_format)
     route_library_logs(log)
     clock, make = ShiftedClock(under.clock_ahead_s), partial(DyingDatabase, fate)
+    if under.deciding is not None:
+        await decide(settings, clock, *under.deciding, make=make)
+        return
+    if settings.role == COORDINATOR:
+        await serve_coordinator(settings, clock=clock, log=log, make=make)
+        return
     if under.importing is None:
         await serve(settings, clock=clock, log=log, make=make)
         return
@@ -151,15 +164,32 @@ async def _run(under: Conditions) -> None:
             )
 
 
+async def _recover(under: Conditions) -> None:
+    fate = Fate(under.trace, under.kill, under.hold)
+    settings = load_settings(under.settings, {})
+    log, clock = make_logger(settings.log_level, settings.log_format), ShiftedClock(under.clock_ahead_s)
+    async with assemble(settings, clock=clock, log=log, make=partial(DyingDatabase, fate)) as node:
+        await recover(node, frozenset())
+
+
 def run(under: Conditions) -> None:
     """Be the process until SIGTERM, or until fate strikes. Exit status 2 when the start makes no sense."""
+    _be(under, _run)
+
+
+def run_recovery(under: Conditions) -> None:
+    """Be `hotline recover` as `run` is the node."""
+    _be(under, _recover)
+
+
+def _be(under: Conditions, work: Callable[[Conditions], Coroutine[None, None, None]]) -> None:
     with under.log.open("ab") as file:
         os.dup2(file.fileno(), sys.stdout.fileno())
         os.dup2(file.fileno(), sys.stderr.fileno())
     # A lease outlives its dead worker by minutes; a test has seconds.
-    vars(locate)["LEASE_S"] = under.lease_s
+    vars(locate)["LEASE_S"] = vars(relocate)["LEASE_S"] = under.lease_s
     try:
-        uvloop.run(_run(under))
+        uvloop.run(work(under))
     except OperatorError as error:
         sys.stderr.write(f"{error.sentence}\n")
         sys.exit(2)

@@ -14,7 +14,7 @@ from protocol.bodies import ReportBody
 from protocol.directory import Directory
 from protocol.evidence import verify_evidence
 from tests.faults.feed import Feed
-from tests.faults.ledger import check_outcomes, check_stream
+from tests.faults.ledger import check_outcomes, check_streams, received
 from tests.faults.station import LIMIT_S, Station, until
 from tests.faults.steps import READ_ONLY
 from tests.world import World
@@ -45,7 +45,7 @@ class Network:
 
     def directory(self) -> Directory:
         """Return the directory that both nodes trust."""
-        return read_directory(self.fr.settings.directory_file, self.fr.settings.directory_authority)[0]
+        return read_directory(self.world.repository, self.fr.settings.directory_root).directory
 
     async def end(self) -> None:
         """Kill what still runs."""
@@ -81,14 +81,14 @@ class Network:
             assert await station.count(_PROBLEMS) == 0
             unforeseen = station.unforeseen()
             assert not unforeseen, unforeseen
-        directory = self.directory()
-        records = await check_stream(self.fr, self.nl, directory)
+        await check_streams([self.fr, self.nl])
+        records = await received(self.nl, self.fr.id)
         assert all(isinstance(record.body, ReportBody) for record in records)
         items = {record.envelope.item for record in records}
         assert len(records) == len({record.envelope.id for record in records}) == len(items) == count
         assert items == set(self.feed.acknowledged.values())
-        check_outcomes(await check_stream(self.nl, self.fr, directory), count)
-        await self._check_proofs(directory)
+        check_outcomes(await received(self.fr, self.nl.id), count)
+        await self._check_proofs(self.directory())
 
     async def _check_proofs(self, directory: Directory) -> None:
         """Both sides can prove the first and the last record to a third party."""

@@ -4,14 +4,16 @@ import asyncio
 import json
 import multiprocessing
 import os
-import secrets
+import random
 import signal
 import socket
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from itertools import cycle
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import aiohttp
 
@@ -25,13 +27,18 @@ from node.platform.fieldcrypto import MasterKey
 from node.settings import Settings, write_settings
 from tests.faults.dying_serve import Conditions, run
 from tests.faults.orders import Order
-from tests.world import TestNode
+from tests.world import TestNode, file_values
 
 #: How long a test waits for anything; generous, since other tests share the machine.
 LIMIT_S = 60.0
 _STEP_S = 0.03
-#: Below the range that the system takes ports of outgoing connections from: the port of a dead node stays free.
-_PORTS = range(20_000, 32_000)
+#: Below the range that the system takes ports of outgoing connections from: the port of a dead node stays free. Each
+#: worker has ports of its own, or one could take what another has chosen and not opened yet.
+_WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+_PORTS = list(range(20_000 + _WORKER % 4, 32_000, 4))
+random.SystemRandom().shuffle(_PORTS)
+#: Each in its turn, so that two that are chosen one after the other differ.
+_NEXT_PORT = cycle(_PORTS)
 
 
 async def until(condition: Callable[[], Awaitable[object]], what: str, *, limit_s: float = LIMIT_S) -> None:
@@ -49,7 +56,7 @@ async def until(condition: Callable[[], Awaitable[object]], what: str, *, limit_
 def fixed_port() -> int:
     """Return a port of the loopback that is free and that no outgoing connection will be given."""
     while True:
-        port = _PORTS[secrets.randbelow(len(_PORTS))]
+        port = next(_NEXT_PORT)
         with socket.socket() as probe:
             try:
                 probe.bind(("127.0.0.1", port))
@@ -117,12 +124,18 @@ class Station:
     @classmethod
     async def prepare(cls, node: TestNode, session: aiohttp.ClientSession) -> "Station":
         """Make what a test needs to feed and watch the node; its field keys are there already."""
-        db = Database(node.settings.database_url, pool_size=2)
-        made = cls(node, node.settings, node.settings.data_dir, db, session)
+        made = cls.watch(node, session)
+        db = made.db
         key = new_api_key()
         await ApiKeys(db).add(key, "feeder", frozenset({Role.ADMIN, Role.INTAKE}), datetime.now(UTC))
         made.key = key.text
         return made
+
+    @classmethod
+    def watch(cls, node: TestNode, session: aiohttp.ClientSession) -> "Station":
+        """Make what a test needs to start, kill and look into a node that nobody feeds: the coordinator."""
+        db = Database(node.settings.database_url, pool_size=2)
+        return cls(node, node.settings, node.settings.data_dir, db, session)
 
     @property
     def id(self) -> str:
@@ -153,15 +166,24 @@ class Station:
         lease_s: float = LEASE_S,
         settings: Mapping[str, object] | None = None,
         importing: Path | None = None,
+        deciding: tuple[UUID, str, str] | None = None,
+        target: Callable[[Conditions], None] = run,
     ) -> Worker:
-        """Start a worker; `settings` are those in which it differs from the node's."""
+        """Start a worker; `settings` are those in which it differs from the node's, `target` another build."""
         path = self.folder / f"worker{len(self.workers)}.toml"
-        values = {one.name: getattr(self.settings, one.name) for one in fields(Settings) if one.name != "master_key"}
-        write_settings(path, {**values, **(settings or {})})
+        write_settings(path, {**file_values(self.settings), **(settings or {})})
         under = Conditions(
-            path, self.log, self.trace, kill, hold, clock_ahead_s=clock_ahead_s, lease_s=lease_s, importing=importing
+            path,
+            self.log,
+            self.trace,
+            kill,
+            hold,
+            clock_ahead_s=clock_ahead_s,
+            lease_s=lease_s,
+            importing=importing,
+            deciding=deciding,
         )
-        process = _NURSERY.Process(target=run, args=(under,), name=f"{self.id} {kill or hold or ''}", daemon=True)
+        process = _NURSERY.Process(target=target, args=(under,), name=f"{self.id} {kill or hold or ''}", daemon=True)
         # Not in a thread: a start looks after the other processes too, and two that look at once miss what one saw.
         process.start()
         worker = Worker(process, kill)

@@ -8,6 +8,7 @@ from tests.faults.network import Network
 from tests.faults.orders import both_sides
 from tests.faults.station import Station, until
 from tests.peers.simulator import Answer, Batch, PeerSimulator
+from tests.world import free_port
 
 _ITEMS = 4
 
@@ -86,6 +87,50 @@ async def test_a_peers_question_is_noted_once(network: Network) -> None:
     await fr.serving()
     assert (await peer.get(path)).status == 404
     assert (await fr.contact(peer.id))["last_heard_s"] is not None
+
+
+async def test_a_hello_that_broke_off_is_said_again(network: Network) -> None:
+    """Who starts says hello first; both sides may die over it, and the records come through all the same."""
+    fr, nl = network.fr, network.nl
+    await nl.start()
+    await nl.serving()
+    for order in both_sides("hello.store"):
+        await fr.struck(await fr.start(kill=order))
+    await fr.start()
+    await network.feed.hand_in(_ITEMS)
+    await network.settle()
+    await nl.workers[-1].kill()
+    for order in both_sides("hello.store"):
+        await nl.struck(await nl.start(kill=order))
+    await nl.start()
+    await network.feed.hand_in(_ITEMS)
+    await network.settle()
+    await network.check()
+
+
+async def test_records_and_receipts_come_through_when_a_node_that_fetches_dies(network: Network) -> None:
+    """The Dutch node is behind a firewall; either side dies over a batch that was fetched, or over its receipt."""
+    fr, nl, world = network.fr, network.nl, network.world
+    world.nodes[1].entry["delivery"] = "pull"
+    world.nodes[1].entry["base_url"] = f"http://127.0.0.1:{free_port()}"
+    world.sign_directory()
+    await fr.start()
+    await fr.serving()
+    for order in both_sides("pull.begin", "receive.store", "pull.brought"):
+        dying = await nl.start(kill=order)
+        await network.feed.hand_in(1)
+        await nl.struck(dying)
+    for order in both_sides("settle.receipt"):
+        await network.feed.hand_in(1)
+        await fr.workers[-1].kill()
+        worker = await nl.start()
+        await fr.struck(await fr.start(kill=order))
+        await worker.kill()
+        await fr.start()
+        await fr.serving()
+    await nl.start()
+    await network.settle()
+    await network.check()
 
 
 async def test_the_proof_of_a_second_story_is_kept_once(network: Network) -> None:

@@ -1,13 +1,19 @@
 """The loops of a node at their end: nothing is begun after the word to stop, and nothing is left running."""
 
 import asyncio
+from datetime import timedelta
 
 import pytest
 
+from node.hotline.flows.transfer.fallback import Fallback
 from node.hotline.jobs import Jobs
-from protocol.directory import NodeEntry
-from tests.hotline.network import ILLEGAL, station
+from node.platform.trust import Freshness
+from protocol.directory import Directory, NodeEntry
+from tests.hotline.network import ILLEGAL, eventually, station
 from tests.world import ADDRESS, World
+
+#: Nobody vouched for the directory for so long.
+_TOO_OLD_S = 16 * 86_400.0
 
 
 async def test_no_delivery_is_begun_once_the_node_is_told_to_stop(
@@ -48,3 +54,50 @@ async def test_a_node_that_ended_leaves_no_task_behind(world: World) -> None:
             item = (await fr.report(f"http://{ADDRESS['NL']}/{n}", qualification=ILLEGAL)).items[0].id
             await fr.until(item, "sent")
         assert asyncio.all_tasks() <= before
+
+
+async def test_nobody_is_late_before_it_could_be_asked(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a start, and after a time in which the directory had expired, the longest wait has to pass first."""
+    asked: list[bool] = []
+
+    async def run_once(_self: Fallback, _directory: Directory, *, late: bool = True) -> int:
+        asked.append(late)
+        return 0
+
+    class Counted(Jobs):
+        async def _fallback(self) -> None:
+            await super()._fallback()
+            rounds.append(len(asked))
+
+    rounds: list[int] = []
+    monkeypatch.setattr(Fallback, "run_once", run_once)
+    monkeypatch.setattr("node.hotline.serve.Jobs", Counted)
+    monkeypatch.setattr("node.hotline.jobs._FALLBACK_S", 0.1)
+    world.valid = timedelta(days=1)
+    world.sign_directory()
+    await world.create_field_keys(world.nodes[:1])
+    async with station(world.nodes[0], backoff_cap_s=3600.0) as fr:
+
+        async def a_round_over() -> None:
+            before = len(rounds)
+
+            async def two_more() -> bool:
+                # The first of them may have begun before.
+                return len(rounds) >= before + 2
+
+            await eventually(two_more)
+
+        await a_round_over()
+        assert set(asked) == {False}
+        fr.clock.ahead_s += 3600.0
+        await a_round_over()
+        assert asked[-1]
+        fr.clock.ahead_s += _TOO_OLD_S
+        assert fr.node.membership.freshness() is Freshness.EXPIRED
+        await a_round_over()
+        before = len(asked)
+        await a_round_over()
+        assert len(asked) == before
+        fr.clock.ahead_s -= _TOO_OLD_S
+        await a_round_over()
+        assert not asked[-1]

@@ -9,6 +9,7 @@ import pytest
 
 from geo.mmdb import AGE_WARNING_DAYS
 from node.hotline.api.health import warnings_of
+from node.platform.ids import new_id
 from tests.geo.dns_server import Entry, Fault
 from tests.geo.mmdb_files import write_asn, write_country
 from tests.hotline.network import ILLEGAL, NOT_ILLEGAL, Station, eventually, relay_suffix, station
@@ -266,3 +267,26 @@ async def test_a_damaged_verdict_holds_up_nobody(world: World) -> None:
         await fr.until(good, "sent", limit_s=5)
         row = await fr.until(bad, "undeliverable", limit_s=5)
         assert row["reason"] == "unreadable"
+
+
+async def test_what_was_queued_while_the_clock_was_ahead_does_not_wait_for_that_time(world: World) -> None:
+    await world.create_field_keys(world.nodes[:1])
+    async with station(world.nodes[0]) as fr:
+        fr.clock.ahead_s = 7200.0
+        taken = await fr.report(f"http://{ADDRESS['NL']}/early", qualification=ILLEGAL)
+        fr.clock.ahead_s = 0.0
+        retried = new_id(fr.clock.now())
+        async with fr.node.db.transaction("test.queue") as tx:
+            # Whether the loop was faster than the clock's return, it is queued as if it had not been.
+            await tx.execute("UPDATE items SET state = 'locating' WHERE id = $1", taken.items[0].id)
+            await tx.execute("DELETE FROM location_queue")
+            await tx.execute(
+                "INSERT INTO location_queue (item_id, due_at, attempts) VALUES "
+                "($1, now() + interval '2 hours', 0), ($2, now() + interval '2 hours', 9)",
+                taken.items[0].id,
+                retried,
+            )
+        assert await fr.node.locating.recall() == 1
+        await fr.until(taken.items[0].id, "sent")
+        # After nine attempts a wait of hours is nothing to wonder at.
+        assert await fr.value("SELECT item_id FROM location_queue") == retried

@@ -102,7 +102,7 @@ async def test_a_run_full_of_errors_leaves_no_trace_of_what_was_reported(
         await _break_a_loop(door, monkeypatch)
         await log.until("locate.failed")
         # The database goes away in the middle.
-        async with database_gone(door.node, world.nodes[1].settings.database_url):
+        async with database_gone(door.node.db, world.nodes[1].settings.database_url):
             await door.ask("GET", "/api/v1/items")
             await door.report({"url": f"{URL}/3"})
             await log.until("locate.database")
@@ -128,10 +128,10 @@ async def _break_a_handler(door: Door, item: str, monkeypatch: pytest.MonkeyPatc
 
 
 async def _break_a_loop(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
-    def leak(_: str) -> str:
+    def leak(_: object) -> str:
         raise LeakyError(URL)
 
-    monkeypatch.setattr("node.hotline.flows.locate._host", leak)
+    monkeypatch.setattr("node.hotline.flows.locate.located_name", leak)
     await door.report({"url": f"{URL}/2"})
 
 

@@ -4,10 +4,12 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import timedelta
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 import pytest_asyncio
 
+from node.settings import Settings
 from tests.peers.conftest import OpenInbox, run_hub, sending_network
 from tests.peers.inbox import Inbox, refuses
 from tests.peers.network import Hub, Network, ShiftedClock
@@ -116,3 +118,65 @@ async def test_the_back_off_outlives_the_process(tmp_path: Path, database: Calla
             await arrived(hub, peer, inbox, records)
     finally:
         await inbox.close()
+
+
+async def test_a_peer_that_comes_back_without_a_word_gets_its_first_record_within_a_quarter_of_an_hour(
+    tmp_path: Path, database: Callable[[], str]
+) -> None:
+    """By the node's clock and with the settings of operation: after any number of failures the wait has its cap."""
+    defaults = {name: Settings.__dataclass_fields__[name].default for name in ("backoff_base_s", "backoff_cap_s")}
+    assert defaults["backoff_cap_s"] == 900
+    network = await asyncio.to_thread(sending_network, tmp_path, database, **defaults)
+    clock = ShiftedClock()
+    async with run_hub(network, network.tested, clock) as hub:
+        peer = await hub.peer()
+        inbox = Inbox(peer.node, network.tested, clock.now)
+        records = await hub.queue(peer, 3)
+        contact = "SELECT failures, retry_at FROM peers WHERE node_id = $1"
+        waits = []
+        # Twelve failures, each once the wait before it is over: by then doubling alone would come to hours.
+        for failures in range(1, 13):
+            await hub.until(
+                "SELECT failures >= $2 AND retry_at IS NOT NULL AS met FROM peers WHERE node_id = $1", peer.id, failures
+            )
+            row = await hub.row(contact, peer.id)
+            waits.append((row["retry_at"] - clock.now()).total_seconds())
+            if failures < 12:
+                clock.offset_s += max(0.0, waits[-1])
+                hub.node.signals.wake("deliver")
+        assert max(waits) <= 900
+        await inbox.listen()
+        back_at = clock.now()
+        try:
+            assert inbox.arrivals == []
+            clock.offset_s += 900
+            await arrived(hub, peer, inbox, records)
+            # A quarter of an hour, and what the machine took beside it.
+            assert clock.now() - back_at < timedelta(seconds=930)
+        finally:
+            await inbox.close()
+
+
+async def test_a_peer_that_never_answers_is_asked_with_a_hello_alone(
+    tmp_path: Path, database: Callable[[], str]
+) -> None:
+    network = await asyncio.to_thread(sending_network, tmp_path, database)
+    asked = []
+
+    async def hangs_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.append((await reader.readline()).split(b" HTTP/")[0])
+        writer.close()
+
+    async with run_hub(network, network.tested, ShiftedClock()) as hub:
+        peer = await hub.peer()
+        address = urlsplit(peer.node.settings.base_url)
+        server = await asyncio.start_server(hangs_up, address.hostname, address.port)
+        try:
+            await hub.queue(peer, 3)
+            await hub.until("SELECT failures >= 3 AS met FROM peers WHERE node_id = $1", peer.id)
+            row = await hub.row("SELECT last_problem FROM peers WHERE node_id = $1", peer.id)
+        finally:
+            server.close()
+            await server.wait_closed()
+    assert row["last_problem"] == "unreachable-disconnected"
+    assert set(asked) == {b"POST /peer/v1/hello"}

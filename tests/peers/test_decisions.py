@@ -7,7 +7,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from node.hotline.domain.delivery import BackOff, Decision, Problem, Rewind, Shrink, backoff_s, decide
+from node.hotline.domain.delivery import (
+    KEY_PROBLEMS,
+    KEY_PROBLEMS_QUIET,
+    BackOff,
+    Decision,
+    Problem,
+    Rewind,
+    Shrink,
+    backoff_s,
+    decide,
+)
 from protocol.problems import REGISTRY
 
 BASE_S, CAP_S = 2.0, 900.0
@@ -27,13 +37,21 @@ situations = st.fixed_dictionaries(
         "first_index": st.integers(0, 2**53),
         "batch_records": st.integers(1, 1000),
         "rewound": st.booleans(),
+        "key_problems": st.integers(0, 10_000),
     }
 )
 draws = st.floats(0, 1, exclude_max=True)
 
 
 def decided(problem: Problem, *, draw: float = 0.5, **situation: Any) -> Decision:
-    known: dict[str, Any] = {"failures": 0, "first_index": 100, "batch_records": 1000, "rewound": False, **situation}
+    known: dict[str, Any] = {
+        "failures": 0,
+        "first_index": 100,
+        "batch_records": 1000,
+        "rewound": False,
+        "key_problems": 0,
+        **situation,
+    }
     return decide(problem, base_s=BASE_S, cap_s=CAP_S, draw=lambda: draw, **known)
 
 
@@ -117,17 +135,33 @@ def test_a_retry_after_is_honoured_up_to_the_cap(retry_after_s: int, situation: 
         (Problem("clock-skew"), {}, BackOff(1.0, alarm=True)),
         (Problem("bad-receipt"), {}, BackOff(1.0, alarm=True)),
         (Problem("equivocation"), {}, BackOff(CAP_S * 0.75, alarm=True)),
-        (Problem("key-revoked"), {}, BackOff(CAP_S * 0.75, alarm=True)),
+        (Problem("key-revoked"), {"failures": 12}, BackOff(1.0, alarm=False)),
+        (Problem("unknown-key"), {"failures": 12, "key_problems": 6}, BackOff(64.0, alarm=False)),
+        (Problem("bad-signature"), {"key_problems": 7}, BackOff(CAP_S * 0.75, alarm=True)),
     ],
 )
 def test_the_table(problem: Problem, situation: dict[str, Any], decision: Decision) -> None:
     assert decided(problem, **situation) == decision
 
 
+@given(st.sampled_from(sorted(KEY_PROBLEMS)), draws)
+def test_a_refusal_of_keys_is_tried_again_soon_and_quietly_for_a_while(code: str, draw: float) -> None:
+    """Around a change of keys a newer directory, or a few seconds, may mend it; after some minutes a person has to."""
+    waits: list[float] = []
+    while True:
+        decision = decided(Problem(code), draw=draw, key_problems=len(waits))
+        assert isinstance(decision, BackOff)
+        if decision.alarm:
+            break
+        waits.append(decision.seconds)
+    assert len(waits) == KEY_PROBLEMS_QUIET
+    assert sum(waits) <= 300
+
+
 def test_what_no_retry_mends_is_told_to_a_person() -> None:
     """A problem of the registry that is not retryable, other than of a single record, raises an alarm."""
     for code, problem in REGISTRY.items():
-        decision = decided(Problem(code), batch_records=1)
+        decision = decided(Problem(code), batch_records=1, key_problems=KEY_PROBLEMS_QUIET)
         if not problem.retryable and problem.scope != "record":
             assert isinstance(decision, BackOff)
             assert decision.alarm, code

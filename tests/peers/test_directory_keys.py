@@ -8,6 +8,7 @@ import pytest
 
 from node.clock import rfc3339
 from protocol.keys import Algorithm, KeyUse, SigningKey
+from protocol.receipt import open_receipt
 from tests.peers.network import Hub, add_key, edit_keys
 from tests.peers.simulator import PeerSimulator
 from tests.world import TestNode
@@ -83,6 +84,60 @@ async def test_a_stream_key_that_does_not_count_signs_nothing(hub: Hub, change: 
     # Not even a repeat of what it signed while it counted.
     await hub.problem(peer.put(peer.cut(0, 2)), "bad-signature")
     assert await hub.holdings(peer) == before
+
+
+async def retired_before_its_records(hub: Hub) -> tuple[PeerSimulator, list[SigningKey]]:
+    """Return a peer whose three records, in two batches, came under keys that had been retired, and its new keys."""
+    keys = [new_key(Algorithm.ED25519), new_key(Algorithm.ML_DSA_44)]
+    peer = await hub.peer()
+    await peer.deliver(2)
+    await peer.deliver(1)
+    edit_keys(peer.node, "stream", state="retired", retired_at=LONG_AGO)
+    for key in keys:
+        add_key(peer.node, "stream", key, LONG_AGO)
+    await hub.new_directory()
+    return peer, keys
+
+
+async def test_a_repeat_whose_receipts_lost_their_worth_is_receipted_anew(hub: Hub) -> None:
+    peer, keys = await retired_before_its_records(hub)
+    path = f"/peer/v1/receipts/{peer.id}/1"
+    first = await peer.put(peer.batch(peer.taken[:1], first=0, keys=keys))
+    assert first.status == 200
+    covered, _ = open_receipt(first.body, hub.node.directory())
+    assert covered.size == 1
+    # It covers the first record alone; of the others there is no receipt that counts.
+    assert (await peer.get(f"{path}/0")).body == first.body
+    assert (await peer.get(f"{path}/1")).body == (await peer.get(f"{path}/2")).body == b'{"held": null}'
+    rest = await peer.put(peer.batch(peer.taken[1:], first=1, keys=keys))
+    assert open_receipt(rest.body, hub.node.directory())[0].size == 3
+    for begin, given in ((0, first), (1, rest), (2, rest)):
+        again = await peer.put(peer.batch(peer.taken[begin:], first=begin, keys=keys))
+        assert (again.status, again.body) == (200, given.body)
+        assert (await peer.get(f"{path}/{begin}")).body == given.body
+    assert (await peer.get(f"/peer/v1/streams/{peer.id}")).body == rest.body
+    held = await hub.holdings(peer)
+    assert (held.size, held.records) == (3, 3)
+    firsts = await hub.rows(
+        "SELECT b.first, b.size FROM inbound_batches b JOIN inbound_streams s ON s.id = b.stream "
+        "WHERE s.peer = $1 ORDER BY b.size",
+        peer.id,
+    )
+    assert [tuple(row.values()) for row in firsts] == [(0, 1), (1, 2), (2, 3)]
+
+
+async def test_new_records_behind_such_a_repeat_share_its_receipt(hub: Hub) -> None:
+    peer, keys = await retired_before_its_records(hub)
+    new = peer.reports(2)
+    answer = await peer.put(peer.batch([*peer.taken[1:], *new], first=1, keys=keys))
+    assert answer.status == 200
+    assert open_receipt(answer.body, hub.node.directory())[0].size == 5
+    held = await hub.holdings(peer)
+    assert (held.size, held.records) == (5, 5)
+    for begin, end in ((0, 2), (2, 3), (0, 5), (4, 5)):
+        said = [*peer.taken, *new]
+        again = await peer.put(peer.batch(said[begin:end], first=begin, keys=keys, history=said))
+        assert again.body == answer.body
 
 
 async def test_a_member_without_stream_keys_can_read_and_not_send(hub: Hub) -> None:

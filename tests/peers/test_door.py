@@ -2,8 +2,9 @@
 
 import pytest
 
+from node.platform.sparing import LINES_MAX
 from tests.peers.network import Hub
-from tests.peers.simulator import with_headers
+from tests.peers.simulator import with_body, with_headers
 from tests.peers.test_checking_order import Attempt, put
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -50,3 +51,17 @@ async def test_a_header_that_is_no_ascii_breaks_nothing(hub: Hub, name: str) -> 
     assert answer.problem["code"] in {"malformed", "bad-signature"}
     assert hub.logged(action="web.failed") == []
     await peer.deliver(1)
+
+
+async def test_refusals_without_end_are_counted_each_and_logged_a_few_times(hub: Hub) -> None:
+    peer = await hub.peer()
+    before = _mismatches(hub)
+    for _ in range(3 * LINES_MAX):
+        await hub.problem(peer.put(peer.batch(1), after=with_body(b"x")), "digest-mismatch", field="content-digest")
+    assert _mismatches(hub) - before == 3 * LINES_MAX
+    assert len(hub.logged(action="peer.refused", code="digest-mismatch", peer=peer.id)) == LINES_MAX
+
+
+def _mismatches(hub: Hub) -> float:
+    labels = {"code": "digest-mismatch", "direction": "given"}
+    return hub.node.metrics.registry.get_sample_value("hotline_problems_total", labels) or 0.0

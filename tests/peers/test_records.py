@@ -106,7 +106,7 @@ BAD: list[tuple[str, Callable[[PeerSimulator], bytes], str, str | None]] = [
     ("not-competent", lambda peer: peer.report(country="DE"), "not-competent", "body.hosting.assigned_country"),
 ]
 KEPT: list[Callable[[PeerSimulator], bytes]] = [
-    with_envelope(type="transfer"),
+    with_envelope(type="note"),
     with_envelope(type="later", body={}),
     with_body(schema=2),
 ]

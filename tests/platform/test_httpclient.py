@@ -78,7 +78,7 @@ async def call(
     base_url: str, path: str = "/x", body: bytes = b"", *, timeout_s: float = 5.0, answer_bytes_max: int = 1000
 ) -> PeerAnswer:
     async with make_session(timeout_s=timeout_s) as session:
-        client = PeerClient(session, OURS, ManualClock(NOW), answer_bytes_max=answer_bytes_max)
+        client = PeerClient(session, lambda: OURS, ManualClock(NOW), answer_bytes_max=answer_bytes_max)
         headers = {"content-type": "text/plain"} if body else None
         return await client.call("PUT" if body else "GET", base_url + path, their_key, headers=headers, body=body)
 
@@ -127,7 +127,7 @@ async def test_no_cookie_is_kept_and_no_proxy_is_asked(monkeypatch: pytest.Monke
 
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
     async with peer(cookies) as served, make_session(timeout_s=5) as session:
-        client = PeerClient(session, OURS, ManualClock(NOW))
+        client = PeerClient(session, lambda: OURS, ManualClock(NOW))
         for _ in range(2):
             await client.call("GET", served.base_url + "/x", their_key)
     assert seen == [None, None, None, None]

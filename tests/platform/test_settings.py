@@ -84,7 +84,7 @@ def test_the_environment_alone_can_say_everything(tmp_path: Path, monkeypatch: p
         ({"node": "x"}, "node: there is no such setting"),
         ({"node_id": "FR"}, "node_id: must be 1 to 100 lower-case"),
         ({"node_id": 3}, "node_id: must be a text"),
-        ({"role": "coordinator"}, "role: must be one of hotline"),
+        ({"role": "press"}, "role: must be one of hotline, coordinator"),
         ({"countries": []}, "countries: must name at least one"),
         ({"countries": ["XX"]}, "countries: 'XX' is not an ISO 3166-1"),
         ({"countries": ["fr"]}, "countries: 'fr' is not an ISO 3166-1"),
@@ -113,7 +113,9 @@ def test_the_environment_alone_can_say_everything(tmp_path: Path, monkeypatch: p
         ({"poll_s": float("nan")}, "poll_s: must lie between"),
         ({"poll_s": "1"}, "poll_s: must be a number"),
         ({"dns_servers": ["resolver.example:53"]}, "dns_servers: each must be ip:port"),
-        ({"directory_authority": "authority"}, "directory_authority: must be a verifier key"),
+        ({"directory_root": "fingerprint"}, "directory_root: must be a fingerprint, 64 hexadecimal digits"),
+        ({"directory_sources": ["coordinator.example"]}, "directory_sources: each must be https://host"),
+        ({"directory_sources": ["http://coordinator.example"]}, "directory_sources: must be https"),
         ({"master_key": "short"}, "master_key: must be 32 bytes"),
         ({"data_dir": ""}, "data_dir: must be a path"),
         ({"keys_dir": 5}, "keys_dir: must be a path"),
@@ -220,7 +222,6 @@ def ready(tmp_path: Path) -> Settings:
     settings = made(tmp_path)
     create_node_keys(settings.keys_dir, NOW)
     create_master_key(settings.master_key_file)
-    settings.directory_file.write_bytes(b"a directory")
     return settings
 
 
@@ -253,9 +254,6 @@ def test_an_exposed_or_missing_file_stops_the_start(ready: Settings, tmp_path: P
     ready.master_key_file.unlink()
     refused("master_key_file: ")
     create_master_key(ready.master_key_file)
-    ready.directory_file.unlink()
-    refused("directory_file: there is no file")
-    ready.directory_file.write_bytes(b"")
     check_at_start(ready)
 
 
@@ -271,7 +269,6 @@ def test_no_keys_no_start(tmp_path: Path) -> None:
 def test_a_geolocation_file_that_is_named_must_be_there(tmp_path: Path) -> None:
     settings = made(tmp_path, geo_asn_databases=["asn.mmdb"], master_key="A" * 43 + "=")
     create_node_keys(settings.keys_dir, NOW)
-    settings.directory_file.write_bytes(b"")
     with pytest.raises(SettingError, match="geo_asn_databases: there is no file"):
         check_at_start(settings)
 

@@ -15,6 +15,7 @@ from aiohttp import web
 
 from node.errors import OperatorError
 from node.platform.apikeys import ApiKeyCheck, ApiKeyRow, Role, new_api_key
+from node.platform.listener import ConnectionLimits
 from node.platform.telemetry import Metrics, make_logger
 from node.platform.web import Limits, Listener, listen, make_app, with_documentation
 from tests.platform.manual_clock import ManualClock
@@ -104,7 +105,7 @@ async def server(setup: Setup) -> AsyncIterator[Server]:
         keys=ApiKeyCheck(Store(clock), clock),
         finish=stamp,
     )
-    listener = await listen(app, "127.0.0.1:0", shutdown_s=1.0, linger_s=0.05)
+    listener = await listen(app, "127.0.0.1:0", shutdown_s=1.0, connections=ConnectionLimits(linger_s=0.05))
     async with aiohttp.ClientSession() as session:
         yield Server(listener, session, metrics, log)
     await listener.close()

@@ -68,6 +68,19 @@ def node_member(node: str, countries: list[str]) -> dict[str, Any]:
     }
 
 
+DESK = "coordinator.example"
+DESK_USES = (
+    (KeyUse.HTTP, Algorithm.ED25519),
+    (KeyUse.DESK, Algorithm.ED25519),
+    (KeyUse.DESK, Algorithm.ML_DSA_44),
+)
+
+
+def desk_member() -> dict[str, Any]:
+    keys = [key_member(signing_key(DESK, use, algorithm), use) for use, algorithm in DESK_USES]
+    return {"id": DESK, "base_url": f"https://{DESK}", "keys": keys}
+
+
 _DOCUMENT = {
     "v": 1,
     "version": 7,

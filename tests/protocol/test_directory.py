@@ -1,4 +1,4 @@
-"""The directory: each broken member is named, keys count in their windows, nothing is read before its signature."""
+"""The directory: each broken member is named, and keys count in their windows."""
 
 import base64
 import copy
@@ -10,25 +10,20 @@ import pytest
 
 from protocol.codes import COUNTRIES, NodeState
 from protocol.directory import (
-    AUTHORITY_NAME,
-    DIRECTORY_BYTES_MAX,
     Directory,
     DirectoryInvalid,
-    authority_vkey,
-    open_directory,
     parse_directory,
-    sign_directory,
 )
 from protocol.errors import ProtocolError
-from protocol.keys import Algorithm, KeyState, KeyUse, SignatureInvalid, SigningKey
-from protocol.note import sign_note
+from protocol.keys import Algorithm, KeyState, KeyUse, SigningKey
 from protocol.timestamps import format_time
 from tests.protocol.sample_network import (
-    AUTHORITY,
     BEFORE,
+    DESK,
     FR,
     NL,
     NOW,
+    desk_member,
     directory_of,
     document,
     key_member,
@@ -36,7 +31,6 @@ from tests.protocol.sample_network import (
     signing_keys,
 )
 
-VKEY = authority_vkey(AUTHORITY.public())
 SECOND = timedelta(seconds=1)
 MISSING = object()
 
@@ -119,8 +113,24 @@ FAULTS: list[tuple[str, object, str]] = [
     ("routing.mandated", ["de.hotline.example"], "routing.mandated[0]"),
     ("routing.mandated", [NL, NL], "routing.mandated"),
     ("routing.mandated", MISSING, "routing.mandated"),
-    ("routing.desk", "de.hotline.example", "routing.desk"),
+    ("routing.desk", FR, "routing.desk"),
     ("routing.desk", 1, "routing.desk"),
+    *(
+        ("routing.desk", {**desk_member(), name: value}, f"routing.desk.{name}")
+        for name, value in (("id", FR), ("id", "A"), ("base_url", "https://x/y"), ("base_url", None), ("keys", []))
+    ),
+    ("routing.desk", {**desk_member(), "keys": desk_member()["keys"][:2]}, "routing.desk.keys"),
+    (
+        "routing.desk",
+        {**desk_member(), "keys": [*desk_member()["keys"], document()["nodes"][0]["keys"][1]]},
+        "routing.desk.keys[3].use",
+    ),
+    (
+        "routing.desk",
+        {**desk_member(), "keys": [*desk_member()["keys"], document()["nodes"][0]["keys"][0]]},
+        "routing.desk.keys[3].public",
+    ),
+    (f"{NODE}.keys[0].use", "desk", f"{NODE}.keys[0].use"),
     ("nodes[1].id", FR, "nodes[1].id"),
     *((f"{NODE}.id", value, f"{NODE}.id") for value in ("", "FR", "a b", "-", "a" * 101, 1)),
     *((f"{NODE}.countries", ["FR", value], f"{NODE}.countries[1]") for value in ("fr", "XK", "EU", "UK", "", 1)),
@@ -230,13 +240,20 @@ def test_addresses_that_a_node_may_have(base_url: str) -> None:
     assert directory_of(changed("nodes[0].base_url", base_url)).nodes[FR].base_url == base_url
 
 
-def test_nodes_that_are_not_active_may_lack_keys_and_a_desk_may_lack_a_country() -> None:
+def test_nodes_that_are_not_active_may_lack_keys_and_a_country() -> None:
     members = changed("nodes[0].keys", [])
     members["nodes"][0].update(state="left", countries=[], weight=0)
-    members["routing"]["desk"] = FR
-    directory = directory_of(members)
-    assert directory.desk == FR
-    assert directory.verification_keys(FR, KeyUse.STREAM, NOW) == ()
+    assert directory_of(members).verification_keys(FR, KeyUse.STREAM, NOW) == ()
+
+
+def test_a_desk_is_no_member_and_its_keys_are_found() -> None:
+    directory = directory_of(changed("routing.desk", desk_member()))
+    assert directory.desk is not None
+    assert (directory.desk.id, directory.desk.base_url) == (DESK, f"https://{DESK}")
+    assert DESK not in directory.nodes
+    assert [key.algorithm for key in directory.verification_keys(DESK, KeyUse.DESK, NOW)] == list(Algorithm)
+    key = signing_key(DESK, KeyUse.HTTP).public()
+    assert directory.http_key(key.thumbprint(), NOW) == (DESK, key)
 
 
 def test_country_list_is_of_assigned_codes() -> None:
@@ -363,70 +380,6 @@ def test_only_keys_for_requests_are_found_by_thumbprint() -> None:
         assert caught.value.code == "unknown-key"
 
 
-# The signed note.
-
-SIGNED = sign_directory(raw_of(document()), AUTHORITY)
-
-
-def test_signed_directory_opens_with_the_pinned_key() -> None:
-    assert open_directory(SIGNED, VKEY) == directory_of(document())
-    text = SIGNED.decode().split("\n")
-    assert json.loads(text[0]) == document()
-    assert text[1] == ""
-    assert text[2].startswith(f"\u2014 {AUTHORITY_NAME} ")
-
-
-def test_directory_of_another_authority_or_changed_afterwards_does_not_open() -> None:
-    stranger = signing_key("stranger.example", KeyUse.AUTHORITY)
-    with pytest.raises(SignatureInvalid):
-        open_directory(sign_directory(raw_of(document()), stranger), VKEY)
-    with pytest.raises(SignatureInvalid):
-        open_directory(SIGNED.replace(b'"weight":100', b'"weight":101'), VKEY)
-    renamed = sign_note(raw_of(document()).decode() + "\n", "hx/1/other", AUTHORITY).to_bytes()
-    with pytest.raises(SignatureInvalid):
-        open_directory(renamed, VKEY)
-
-
-def test_signature_is_checked_before_the_document_is_read() -> None:
-    stranger = signing_key("stranger.example", KeyUse.AUTHORITY)
-    with pytest.raises(SignatureInvalid):
-        open_directory(sign_note("no JSON\n", AUTHORITY_NAME, stranger).to_bytes(), VKEY)
-
-
-@pytest.mark.parametrize("text", ["no JSON\n", "{}\n{}\n", "\n\n"])
-def test_signed_text_that_is_no_document_does_not_open(text: str) -> None:
-    with pytest.raises(DirectoryInvalid):
-        open_directory(sign_note(text, AUTHORITY_NAME, AUTHORITY).to_bytes(), VKEY)
-
-
-@pytest.mark.parametrize("raw", [b"", b"{}\n", SIGNED[:-1], SIGNED + b"x", b"\xff" + SIGNED])
-def test_what_is_no_note_does_not_open(raw: bytes) -> None:
-    with pytest.raises(ProtocolError) as caught:
-        open_directory(raw, VKEY)
-    assert caught.value.code == "malformed"
-
-
-def test_note_over_the_limit_does_not_open() -> None:
-    with pytest.raises(ProtocolError) as caught:
-        open_directory(b" " * (DIRECTORY_BYTES_MAX + 1), VKEY)
-    assert caught.value.code == "too-large"
-
-
-def test_pinned_key_that_is_none_is_refused() -> None:
-    with pytest.raises(ProtocolError):
-        open_directory(SIGNED, "hx/1/directory+00000000+AAAA")
-
-
-def test_document_that_no_node_would_open_is_not_signed() -> None:
-    with pytest.raises(DirectoryInvalid) as caught:
-        sign_directory(raw_of(changed("nodes[0].base_url", "x")), AUTHORITY)
-    assert caught.value.field == "nodes[0].base_url"
-    with pytest.raises(DirectoryInvalid, match="one line"):
-        sign_directory(json.dumps(document(), indent=1).encode(), AUTHORITY)
-    with pytest.raises(ValueError, match="Ed25519"):
-        sign_directory(raw_of(document()), signing_key("a", "b", Algorithm.ML_DSA_44))
-
-
 def test_directory_of_a_whole_network_opens() -> None:
     members = document()
     template = members["nodes"][0]
@@ -438,5 +391,5 @@ def test_directory_of_a_whole_network_opens() -> None:
             for key in template["keys"]
         ]
     members["routing"]["mandated"] = []
-    directory = open_directory(sign_directory(raw_of(members), AUTHORITY), VKEY)
+    directory = parse_directory(raw_of(members))
     assert directory.http_key(keyid("n59.example"), NOW)[0] == "n59.example"

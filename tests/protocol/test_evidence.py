@@ -126,9 +126,9 @@ def test_outcome_and_unknown_records_are_proven_too() -> None:
         "ranges kept": "0",
         "records refused": "0",
     }
-    unknown = RECORD.replace(b'"type":"report"', b'"type":"assessment"')
+    unknown = RECORD.replace(b'"type":"report"', b'"type":"note"')
     finding = verify_evidence(Forgery(record=unknown).proof(), DIRECTORY)
-    assert (finding.type, finding.summary) == ("assessment", ())
+    assert (finding.type, finding.summary) == ("note", ())
     assert "not read here" in "".join(finding.words())
 
 

@@ -3,12 +3,15 @@
 Names and values are typed from the RFC; its `example.com` is a name reserved by RFC 2606.
 """
 
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
+from unittest.mock import patch
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from protocol import httpsig
 from protocol.httpsig import (
     STRUCTURED_FIELDS,
     Component,
@@ -449,3 +452,51 @@ def test_a_base_never_has_more_lines_than_components(lines: Sequence[str]) -> No
     assert base == f'"a": {value}\n"@signature-params": ("a")'.encode("ascii")
     assert base.count(b"\n") == 1
     assert not any(byte < 32 and byte not in b"\t\n" for byte in base)
+
+
+NEARLY_PLAIN = st.sampled_from(
+    [
+        "sig",
+        "=",
+        "(",
+        ")",
+        '"a"',
+        '"@method"',
+        ";req",
+        ";",
+        "a",
+        "=1",
+        "-0",
+        '="x y"',
+        '"\\""',
+        " ",
+        ", ",
+        ":YQ==:",
+        ":",
+        "?0",
+    ]
+)
+
+
+@given(st.lists(NEARLY_PLAIN, max_size=9).map("".join))
+def test_what_is_read_here_is_read_as_the_library_reads_it(rest: str) -> None:
+    for value in (f"sig={rest}", f"sig=({rest}", f'sig=("a"){rest}', f"sig=:{rest}"):
+        for read in (parse_signature_input, parse_signature):
+            here = _read(read, value)
+            with patch.object(httpsig, "_INPUT", NOTHING), patch.object(httpsig, "_BYTES", NOTHING):
+                there = _read(read, value)
+            with patch.object(httpsig, "_params_text", lambda _params: None):
+                written = _read(read, value)
+            assert here == there == written
+
+
+NOTHING = re.compile(r"(?!)")
+
+
+def _read(read: Callable[[str], Mapping[str, object]], value: str) -> object:
+    try:
+        found = read(value)
+    except FieldError:
+        return None
+    # Dataclasses leave their text out of the comparison, and 1 is True in Python.
+    return repr(found), [one.text for one in found.values() if isinstance(one, SignatureInput)]

@@ -26,7 +26,7 @@ def flip(raw: bytes, bit: int) -> bytes:
 
 def test_words_on_the_wire() -> None:
     assert [one.value for one in Algorithm] == ["ed25519", "ml-dsa-44"]
-    assert [one.value for one in KeyUse] == ["http", "stream", "receipt", "witness", "enc", "authority"]
+    assert [one.value for one in KeyUse] == ["http", "stream", "receipt", "witness", "desk", "enc", "authority"]
     assert [one.value for one in KeyState] == ["next", "active", "retired", "compromised"]
 
 

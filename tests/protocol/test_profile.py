@@ -7,16 +7,12 @@ from typing import Any
 
 import pytest
 
+from node.conformance import speaker
 from protocol.digest import content_digest
 from protocol.errors import ProtocolError
 from protocol.httpsig import (
     Component,
-    RequestContext,
-    SignatureInput,
-    format_signature_inputs,
-    format_signatures,
     parse_signature_input,
-    signature_base,
 )
 from protocol.keys import Algorithm, PublicKey, SigningKey
 from protocol.profile import (
@@ -94,14 +90,9 @@ def forged(
     key: SigningKey = FR,
 ) -> Request:
     """A request with a true signature over whatever it is told to cover, as a misbehaving peer would make it."""
-    headers = {"hx-version": "1", "content-digest": content_digest(req.body), **req.headers}
-    covered = parse_signature_input(f"x=({' '.join(components)})")["x"].components
-    wanted = SignatureInput(covered, tuple((name, value) for name, value in parameters.items() if value is not None))
-    context = RequestContext({name: (value,) for name, value in headers.items()}, req.method, req.target_uri)
-    signature = key.sign(signature_base(wanted, context))
-    headers["signature-input"] = format_signature_inputs({label: wanted})
-    headers["signature"] = format_signatures({label: signature})
-    return replace(req, headers=headers)
+    with_digest = {"content-digest": content_digest(req.body), **req.headers}
+    whole = replace(req, headers=with_digest)
+    return speaker.forged(whole, components=components, parameters=parameters, label=label, key=key)
 
 
 # What is made.
@@ -261,3 +252,21 @@ def test_component_of_the_request_signature_is_the_rfcs() -> None:
     reply = answered(OK, signed(PUT))
     components = parse_signature_input(reply.headers["signature-input"])["hx"].components
     assert components[-1] == Component("signature", (("req", True), ("key", "hx")))
+
+
+def test_the_fields_of_an_answer_that_its_reader_acts_on_are_signed() -> None:
+    hints = {"hx-credit": "12", "hx-directory": "7", "retry-after": "30"}
+    sent = signed(PUT)
+    reply = answered(OK.adding(hints), sent)
+    assert verify_response(reply, sent, find_key, now=NOW).covered >= set(hints)
+    for name in hints:
+        assert code_of_response(reply.adding({name: "999"}), sent) == "bad-signature"
+        lacking = {each: value for each, value in reply.headers.items() if each != name}
+        assert code_of_response(replace(reply, headers=lacking), sent) == "bad-signature"
+
+
+def test_a_field_that_somebody_adds_on_the_way_is_not_covered() -> None:
+    sent = signed(PUT)
+    reply = answered(OK, sent).adding({"hx-credit": "0", "retry-after": "999"})
+    covered = verify_response(reply, sent, find_key, now=NOW).covered
+    assert covered == {"@status", "content-type", "content-digest"}

@@ -335,9 +335,9 @@ def test_record_of_exactly_the_limit_is_read() -> None:
 
 
 def test_unknown_type_and_later_schema_are_kept() -> None:
-    assert parse_record(changed("type", "assessment")).body == UnknownBody(1)
+    assert parse_record(changed("type", "note")).body == UnknownBody(1)
     tree = members()
-    tree["type"], tree["body"] = "assessment", {"anything": 1}
+    tree["type"], tree["body"] = "note", {"anything": 1}
     assert parse_record(json.dumps(tree).encode()).body == UnknownBody(None)
     tree = members()
     tree["body"] = {"schema": 2, "link": "x"}
@@ -346,7 +346,7 @@ def test_unknown_type_and_later_schema_are_kept() -> None:
 
 def test_unknown_type_still_needs_its_envelope() -> None:
     tree = members()
-    tree["type"], tree["id"] = "assessment", "x"
+    tree["type"], tree["id"] = "note", "x"
     assert refusal(json.dumps(tree).encode()).field == "id"
 
 

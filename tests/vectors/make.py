@@ -1,19 +1,35 @@
-"""Makes the examples of docs/protocol.md from fixed keys and times; never invents one by hand.
+"""Makes the published vectors, the examples of docs/protocol.md among them, from fixed keys and times; invents none.
 
-`python -m tests.vectors.make` writes docs/examples. Everything comes out the same each time but the ML-DSA-44
+`python -m tests.vectors.make` writes the JSON files beside it. Everything comes out the same each time but ML-DSA-44
 signatures, which the library hedges: those are made once, stored, and kept for as long as they verify.
 """
 
 import base64
 import json
 from collections.abc import Callable, Mapping
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
+from node.platform.repository import (
+    ONLINE,
+    ROOT,
+    TARGETS,
+    RoleKeys,
+    fingerprint,
+    make_root,
+    make_snapshot,
+    make_targets,
+    make_timestamp,
+    name_of_root,
+    published,
+    sign,
+    tuf_key,
+)
 from protocol.batch import MEDIA_TYPE, encode_batch
 from protocol.checkpoint import Checkpoint, StreamId
 from protocol.cosignature import cosign, sign_checkpoint, verify_checkpoint, verify_cosignature
-from protocol.directory import authority_vkey, open_directory, sign_directory
+from protocol.directory import parse_directory
 from protocol.errors import ProtocolError
 from protocol.evidence import make_proof, verify_evidence
 from protocol.httpsig import RequestContext, ResponseContext, parse_signature_input, signature_base
@@ -23,11 +39,16 @@ from protocol.note import Note, SignatureType, encode_vkey, parse_note
 from protocol.problems import MEDIA_TYPE as PROBLEM_TYPE
 from protocol.problems import problem_body
 from protocol.profile import LABEL, Request, Response, sign_request, sign_response
+from tests.vectors import desk, pure, spoiled
 from tests.vectors.network import (
     AUTHORITY,
+    DE,
+    DESK,
+    DESK_KEYS,
     FR,
     NL,
     NODE_KEYS,
+    NOW,
     NOW_S,
     RECEIPT_S,
     directory_document,
@@ -38,9 +59,12 @@ from tests.vectors.network import (
     signing_keys,
 )
 from tests.vectors.refused import refused
+from tests.vectors.steps import delivered, steps, transfer, unknown
+from tests.vectors.urls import urls
 
-FOLDER: Final = Path(__file__).resolve().parents[2] / "docs" / "examples"
+FOLDER: Final = Path(__file__).resolve().parent
 _STREAM: Final = StreamId(FR, NL, 1)
+_MOVES: Final = StreamId(NL, DE, 1)
 _SENDER_TYPES: Final = {"ed25519": SignatureType.ED25519, "ml-dsa-44": SignatureType.ML_DSA_44_COSIGNATURE}
 _RECEIPT_TYPES: Final = {
     "ed25519": SignatureType.ED25519_COSIGNATURE,
@@ -58,19 +82,34 @@ def read_stored(folder: Path = FOLDER) -> dict[str, Example]:
 
 def build(stored: Mapping[str, Example]) -> dict[str, Example]:
     """Return every example; signatures that cannot be made again are taken from `stored` where they still verify."""
-    records = {"page": page_report(), "media": media_report(), "outcome": outcome()}
-    batch = _batch([records["page"], records["media"]], stored.get("batch", {}))
+    page, media = page_report(), media_report()
+    records = {"page": page, "media": media, "outcome": outcome(), **steps(media)}
+    batch = _batch(_STREAM, {"page": page, "media": media}, stored.get("batch", {}))
+    proof = _proof([page, media], batch)
+    records["transfer"] = transfer(media, proof["file"])
+    moved = _batch(_MOVES, {"transfer": records["transfer"]}, stored.get("transfer", {}))
+    moved["proof"] = make_proof(records["transfer"], 0, [], moved["receipt"].encode()).decode()
+    records["status-delivered"] = delivered(media, moved["proof"])
+    records |= unknown(page)
+    refusals = refused(page)
+    refusals["records"] += spoiled.step_records(records)
     return {
         "keys": _keys(),
-        "directory": _directory(),
-        "records": {
-            name: {"raw": raw.decode(), "bytes": len(raw), "leaf_hash": leaf_hash(raw).hex()}
-            for name, raw in records.items()
-        },
+        "directory": {**_directory(), "refused": spoiled.directories()},
+        "records": {name: _record(name, raw) for name, raw in records.items()},
         "batch": batch,
-        "messages": _messages(batch),
-        "proof": _proof([records["page"], records["media"]], batch),
-        "refused": refused(records["page"]),
+        "transfer": moved,
+        "receipts": {"good": [batch["receipt"], moved["receipt"]], "refused": spoiled.receipts(batch)},
+        "messages": {**_messages(batch), "refused": spoiled.messages()},
+        "proof": {**proof, "refused": spoiled.proofs(proof["file"], batch)},
+        "refused": refusals,
+        "urls": urls(),
+        "trees": pure.trees(),
+        "routing": {"cases": pure.routing()},
+        "delivery": pure.delivery(),
+        "problems": pure.problems(),
+        "hello": pure.hello(),
+        "desk": desk.desk(batch, stored.get("desk", {})),
     }
 
 
@@ -79,14 +118,27 @@ def dumped(example: Example) -> bytes:
     return json.dumps(example, ensure_ascii=False, indent=2).encode() + b"\n"
 
 
+def _record(name: str, raw: bytes) -> Example:
+    said = json.loads(raw)
+    return {
+        "raw": raw.decode(),
+        "bytes": len(raw),
+        "leaf_hash": leaf_hash(raw).hex(),
+        "iss": said["iss"],
+        "aud": said["aud"],
+        "becomes": "kept" if name in {"unknown-type", "later-schema"} else "accepted",
+    }
+
+
 def _keys() -> Example:
     nodes: Example = {}
-    for node in (FR, NL):
+    for node in (FR, NL, DE):
         nodes[node] = [_key(node, use, signing_key(node, use, algorithm)) for use, algorithm in NODE_KEYS]
+    nodes[DESK] = [_key(DESK, use, signing_key(DESK, use, algorithm)) for use, algorithm in DESK_KEYS]
     authority = {
         "seed": AUTHORITY.seed.hex(),
         "public": _base64(AUTHORITY.public().raw),
-        "vkey": authority_vkey(AUTHORITY.public()),
+        "keyid": tuf_key(AUTHORITY.public()).keyid,
     }
     return {"authority": authority, "nodes": nodes}
 
@@ -100,24 +152,35 @@ def _key(node: str, use: KeyUse, key: SigningKey) -> Example:
         "thumbprint": key.public().thumbprint(),
     }
     if use is KeyUse.STREAM:
-        # The name is the origin line, so a stream key has one verifier key a stream; this is that of the example.
-        if node == FR:
-            shown["vkey"] = encode_vkey(_STREAM.origin(), _SENDER_TYPES[key.algorithm.value], key.public())
+        # The name is the origin line, so a stream key has one verifier key a stream; this is that of the examples.
+        stream = {FR: _STREAM, NL: _MOVES}.get(node)
+        if stream is not None:
+            shown["vkey"] = encode_vkey(stream.origin(), _SENDER_TYPES[key.algorithm.value], key.public())
     elif use is KeyUse.RECEIPT:
         shown["vkey"] = encode_vkey(f"{node}/receipt", _RECEIPT_TYPES[key.algorithm.value], key.public())
     return shown
 
 
 def _directory() -> Example:
-    signed = sign_directory(directory_document(), AUTHORITY)
-    return {"authority": authority_vkey(AUTHORITY.public()), "note": signed.decode()}
+    """Return the metadata of the directory: one key signs for every role here."""
+    document, keys = directory_document(), RoleKeys([AUTHORITY.public()], 1)
+    root = sign(make_root(1, dict.fromkeys((ROOT, TARGETS, *ONLINE), keys), _until(365)), AUTHORITY)
+    targets = sign(make_targets(document, _until(365)), AUTHORITY)
+    snapshot = make_snapshot(targets, NOW_S, _until(30), AUTHORITY)
+    timestamp = make_timestamp(snapshot, NOW_S, _until(3), AUTHORITY)
+    files = {name_of_root(root): root, **published(targets, document, snapshot, timestamp)}
+    return {"root_fingerprint": fingerprint(root), "files": {name: raw.decode() for name, raw in files.items()}}
 
 
-def _batch(records: list[bytes], stored: Example) -> Example:
-    edge = Edge.EMPTY.extend([leaf_hash(record) for record in records])
-    checkpoint = Checkpoint(_STREAM.origin(), edge.size, edge.root())
-    sender, receiver = signing_keys(FR, KeyUse.STREAM), signing_keys(NL, KeyUse.RECEIPT)
-    name = _STREAM.receipt_name()
+def _until(days: int) -> datetime:
+    return NOW.replace(microsecond=0) + timedelta(days=days)
+
+
+def _batch(stream: StreamId, records: Mapping[str, bytes], stored: Example) -> Example:
+    edge = Edge.EMPTY.extend([leaf_hash(record) for record in records.values()])
+    checkpoint = Checkpoint(stream.origin(), edge.size, edge.root())
+    sender, receiver = signing_keys(stream.iss, KeyUse.STREAM), signing_keys(stream.aud, KeyUse.RECEIPT)
+    name = stream.receipt_name()
     sender_keys = [key.public() for key in sender]
     receiver_keys = [key.public() for key in receiver]
 
@@ -133,14 +196,14 @@ def _batch(records: list[bytes], stored: Example) -> Example:
 
     receipt = _kept(stored.get("receipt"), is_receipt) or cosign(note, checkpoint, name, receiver, now_s=RECEIPT_S)
     return {
-        "stream": {"iss": FR, "aud": NL, "epoch": 1, "origin": _STREAM.origin()},
+        "stream": {"iss": stream.iss, "aud": stream.aud, "epoch": 1, "origin": stream.origin()},
         "first_index": 0,
-        "records": ["page", "media"],
+        "records": list(records),
         "edge_before": [],
         "edge_after": [one.hex() for one in edge.hashes],
         "checkpoint": checkpoint.text(),
         "note": note.to_bytes().decode(),
-        "body": encode_batch(note.to_bytes(), records).decode(),
+        "body": encode_batch(note.to_bytes(), list(records.values())).decode(),
         "receipt_time": RECEIPT_S,
         "receipt": receipt.to_bytes().decode(),
     }
@@ -163,14 +226,15 @@ def _messages(batch: Example) -> Example:
     note_type = {"content-type": "text/plain; charset=utf-8"}
     gap = ProtocolError("stream-gap", "records before the first index are missing here", extra={"expected": 0})
     problem = json.dumps(problem_body(gap), separators=(",", ":")).encode()
+    version = {"hx-directory": str(json.loads(directory_document())["version"])}
     receipt = batch["receipt"].encode()
     # The second record alone, to a receiver that holds nothing yet.
     second = encode_batch(batch["note"].encode(), [media_report()])
     ahead = _request("PUT", f"/peer/v1/inbox/{FR}/1/1", {"content-type": MEDIA_TYPE}, second)
     return {
-        "batch": _exchange(put, Response(200, note_type, receipt)),
-        "receipt": _exchange(get, Response(200, note_type, receipt)),
-        "refusal": _exchange(ahead, Response(409, {"content-type": PROBLEM_TYPE}, problem)),
+        "batch": _exchange(put, Response(200, {**note_type, "hx-credit": "998000", **version}, receipt)),
+        "receipt": _exchange(get, Response(200, {**note_type, **version}, receipt)),
+        "refusal": _exchange(ahead, Response(409, {"content-type": PROBLEM_TYPE, **version}, problem)),
     }
 
 
@@ -215,7 +279,7 @@ def _proof(records: list[bytes], batch: Example) -> Example:
     index = 1
     path = inclusion_proof(index, [leaf_hash(record) for record in records])
     proof = make_proof(records[index], index, path, batch["receipt"].encode())
-    directory = open_directory(sign_directory(directory_document(), AUTHORITY), authority_vkey(AUTHORITY.public()))
+    directory = parse_directory(directory_document())
     return {
         "record": "media",
         "index": index,
@@ -231,7 +295,6 @@ def _base64(raw: bytes) -> str:
 
 def main() -> None:
     """Write the examples."""
-    FOLDER.mkdir(parents=True, exist_ok=True)
     for name, example in build(read_stored()).items():
         (FOLDER / f"{name}.json").write_bytes(dumped(example))
 

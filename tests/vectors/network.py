@@ -1,4 +1,4 @@
-"""The fixed network that the examples are about: two nodes, their keys, one report with a page and a picture.
+"""The fixed network that the examples are about: three nodes, their keys, one report with a page and a picture.
 
 Nothing here is random and nothing is secret: every seed is the SHA-256 of a name.
 """
@@ -6,6 +6,7 @@ Nothing here is random and nothing is secret: every seed is the SHA-256 of a nam
 import base64
 import hashlib
 import json
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
@@ -37,6 +38,8 @@ from protocol.timestamps import format_time
 
 FR: Final = "fr.hotline.example"
 NL: Final = "nl.hotline.example"
+DE: Final = "de.hotline.example"
+DESK: Final = "coordinator.example"
 NOW: Final = datetime(2026, 11, 22, 16, 0, 0, 123000, tzinfo=UTC)
 NOW_S: Final = int(NOW.timestamp())
 #: When the sender signed its checkpoint, and when the receiver stored it.
@@ -48,6 +51,11 @@ NODE_KEYS: Final = (
     (KeyUse.STREAM, Algorithm.ML_DSA_44),
     (KeyUse.RECEIPT, Algorithm.ED25519),
     (KeyUse.RECEIPT, Algorithm.ML_DSA_44),
+)
+DESK_KEYS: Final = (
+    (KeyUse.HTTP, Algorithm.ED25519),
+    (KeyUse.DESK, Algorithm.ED25519),
+    (KeyUse.DESK, Algorithm.ML_DSA_44),
 )
 PAGE_RECORD: Final = "019abc12-0000-7000-8000-000000000001"
 MEDIA_RECORD: Final = "019abc12-0000-7000-8000-000000000002"
@@ -81,20 +89,27 @@ def signing_key(node: str, use: KeyUse, algorithm: Algorithm) -> SigningKey:
 
 
 def signing_keys(node: str, use: KeyUse) -> list[SigningKey]:
-    return [signing_key(node, use, algorithm) for one, algorithm in NODE_KEYS if one is use]
+    return [signing_key(node, use, algorithm) for one, algorithm in (*NODE_KEYS, *DESK_KEYS[1:]) if one is use]
 
 
 AUTHORITY: Final = signing_key("authority.example", KeyUse.AUTHORITY, Algorithm.ED25519)
 
 
 def directory_document() -> bytes:
-    """Return the directory of the two nodes: one line of JSON."""
+    """Return the directory of the three nodes: one line of JSON."""
     document = {
         "v": 1,
         "version": 7,
         "issued_at": "2026-11-20T12:00:00.000Z",
-        "nodes": [_member(FR, "FR", "Hotline France"), _member(NL, "NL", "Hotline Netherlands")],
-        "routing": {"mandated": [FR], "desk": None},
+        "nodes": [
+            _member(FR, "FR", "Hotline France"),
+            _member(NL, "NL", "Hotline Netherlands"),
+            _member(DE, "DE", "Hotline Germany"),
+        ],
+        "routing": {
+            "mandated": [FR],
+            "desk": {"id": DESK, "base_url": f"https://{DESK}", "keys": _listed(DESK, DESK_KEYS)},
+        },
     }
     return json.dumps(document, separators=(",", ":")).encode()
 
@@ -109,20 +124,24 @@ def _member(node: str, country: str, name: str) -> dict[str, Any]:
         "limits": {"batch_records_max": 1000, "batch_bytes_max": 1048576, "body_bytes_max": 4194304},
         "state": "active",
         "weight": 1,
-        "keys": [
-            {
-                "use": use.value,
-                "algorithm": algorithm.value,
-                "public": base64.b64encode(signing_key(node, use, algorithm).public().raw).decode(),
-                "state": "active",
-                "not_before": format_time(KEYS_SINCE),
-                "retired_at": None,
-                "compromised_since": None,
-            }
-            for use, algorithm in NODE_KEYS
-        ],
+        "keys": _listed(node, NODE_KEYS),
         "contact": f"duty@{node}",
     }
+
+
+def _listed(node: str, uses: Sequence[tuple[KeyUse, Algorithm]]) -> list[dict[str, Any]]:
+    return [
+        {
+            "use": use.value,
+            "algorithm": algorithm.value,
+            "public": base64.b64encode(signing_key(node, use, algorithm).public().raw).decode(),
+            "state": "active",
+            "not_before": format_time(KEYS_SINCE),
+            "retired_at": None,
+            "compromised_since": None,
+        }
+        for use, algorithm in uses
+    ]
 
 
 def _hosting() -> Hosting:

@@ -1,5 +1,6 @@
 """The examples of the specification are what the code makes, and the code takes or refuses them as they say."""
 
+import ipaddress
 import json
 from datetime import timedelta
 from typing import Any
@@ -7,11 +8,12 @@ from typing import Any
 import pytest
 
 from node.hotline.domain.acceptance import Judged, Refused, judge
+from node.platform.trust import Roots, read_set
 from protocol.batch import decode_batch
 from protocol.bodies import OutcomeBody
 from protocol.checkpoint import Checkpoint, StreamId
 from protocol.cosignature import verify_checkpoint, verify_cosignature
-from protocol.directory import Directory, open_directory
+from protocol.directory import Directory
 from protocol.errors import ProtocolError
 from protocol.evidence import verify_evidence
 from protocol.keys import KeyUse, PublicKey
@@ -23,13 +25,17 @@ from tests.vectors.make import FOLDER, build, dumped, read_stored
 from tests.vectors.network import FR, NL, NOW, NOW_S, RECEIPT_S
 
 EXAMPLES = read_stored()
-DIRECTORY: Directory = open_directory(EXAMPLES["directory"]["note"].encode(), EXAMPLES["directory"]["authority"])
+FILES = {name: text.encode() for name, text in EXAMPLES["directory"]["files"].items()}
+ROOTS = Roots.pinned(1, FILES["1.root.json"], EXAMPLES["directory"]["root_fingerprint"])
+IN_USE = read_set(lambda wanted: FILES.get(wanted.file), ROOTS).use
+assert IN_USE is not None
+DIRECTORY: Directory = IN_USE.directory
 _LATER = NOW + timedelta(seconds=2)
 
 
 def test_the_stored_examples_are_what_the_code_makes() -> None:
     made = build(EXAMPLES)
-    assert {f"{name}.json" for name in made} == {path.name for path in FOLDER.iterdir()}
+    assert {f"{name}.json" for name in made} == {path.name for path in FOLDER.glob("*.json")}
     for name, example in made.items():
         assert (FOLDER / f"{name}.json").read_bytes() == dumped(example), f"{name}: run python -m tests.vectors.make"
 
@@ -115,13 +121,6 @@ def test_the_good_records_are_accepted() -> None:
     assert isinstance(said.record.body, OutcomeBody)
 
 
-@pytest.mark.parametrize("case", EXAMPLES["refused"]["records"], ids=lambda case: str(case["what"]))
-def test_a_record_that_breaks_one_rule_is_refused_with_its_code(case: dict[str, Any]) -> None:
-    refused = _judged(case["raw"])
-    assert isinstance(refused, Refused)
-    assert (refused.code, refused.field) == (case["code"], case["field"])
-
-
 @pytest.mark.parametrize("case", EXAMPLES["refused"]["framings"], ids=lambda case: str(case["what"]))
 def test_a_framing_that_breaks_one_rule_is_refused_with_its_code(case: dict[str, Any]) -> None:
     with pytest.raises(ProtocolError) as raised:
@@ -137,7 +136,16 @@ def test_a_checkpoint_that_breaks_one_rule_is_refused_with_its_code(case: dict[s
 
 
 def test_no_example_names_a_host_that_is_not_reserved() -> None:
-    for example in EXAMPLES.values():
+    # Among URLs, how a host can be written is what they are about; those that are taken are held below.
+    for example in (example for name, example in EXAMPLES.items() if name != "urls"):
         for part in json.dumps(example).split("://")[1:]:
             host = part.split("/")[0].split('"')[0].split("\\")[0]
             assert host.endswith((".example", ".test", ".invalid")), host
+
+
+def test_no_url_that_is_taken_leads_to_anybody() -> None:
+    for case in EXAMPLES["urls"]["taken"]:
+        if case["kind"] in {"ipv4", "ipv6"}:
+            assert ipaddress.ip_address(case["host"]).is_private, case["host"]
+        elif case["kind"] == "name":
+            assert case["host"].endswith((".example", "localhost")), case["host"]

@@ -1,5 +1,6 @@
 """`/healthz`, `/readyz`, `/metrics`, `/api/v1/status`: how the node is. Never what it holds."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from http import HTTPStatus
 
@@ -13,7 +14,9 @@ from node.hotline.store.status import read_status
 from node.platform.apikeys import Role
 from node.platform.apiproblems import UNAVAILABLE
 from node.platform.database import DATABASE_ERRORS
+from node.platform.membership import FRESHNESS_WARNINGS, expiry_warnings, own_warnings
 from node.platform.routes import Answer, Auth, Call, Route
+from node.platform.trust import Freshness
 
 _ENCODER = msgspec.json.Encoder()
 
@@ -72,12 +75,15 @@ class PeerOut(msgspec.Struct, frozen=True):
 
 
 class DirectoryOut(msgspec.Struct, frozen=True):
-    """The membership directory in use."""
+    """The membership directory in use; `state` is how far it can be relied on."""
 
     version: int
     issued_at: str
     age_s: int
     nodes: int
+    state: Freshness
+    fresh_until: str
+    root_version: int
 
 
 class DatabaseOut(msgspec.Struct, frozen=True):
@@ -90,31 +96,68 @@ class DatabaseOut(msgspec.Struct, frozen=True):
     age_days: int
 
 
+class RelayFailureOut(msgspec.Struct, frozen=True):
+    """Records that a node never receipted, by why they were given up; they went another way."""
+
+    node: str
+    code: str
+    records: int
+    attempts: int
+
+
+class DisputeOut(msgspec.Struct, frozen=True):
+    """Open disputes by their reason, and how many of them the desk does not have yet."""
+
+    code: str
+    open: int
+    not_handed_in: int
+
+
+class DeskRefusalOut(msgspec.Struct, frozen=True):
+    """Disputes or contradictions (`equivocation`) that the desk refuses for good, by the code it answers."""
+
+    kind: str
+    code: str
+    cases: int
+
+
 class StatusOut(msgspec.Struct, frozen=True):
-    """The state of the node in counts: `queues` are what waits, `equivocations` proofs that a peer told two stories."""
+    """The state of the node in counts: `queues` are what waits, `equivocations` proofs that a peer told two stories.
+
+    `differences` say where a peer has a stream otherwise than this node.
+    """
 
     queues: dict[str, int]
     items: list[CountOut]
     streams_out: list[StreamOutOut]
     streams_in: list[StreamInOut]
     peers: list[PeerOut]
+    relay_failures: list[RelayFailureOut]
+    disputes: list[DisputeOut]
+    desk_refusals: list[DeskRefusalOut]
+    differences: list[str]
     equivocations: int
     directory: DirectoryOut
     databases: list[DatabaseOut]
     warnings: list[str]
 
 
-class ReadyOut(msgspec.Struct, frozen=True):
-    """Whether the node can take and answer: its store answers and its directory is read."""
+class ReadyOut(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Whether the node takes, answers and works: its database answers, and its start is over.
+
+    `reason` is why it does not: `database`, or `starting` while it still asks its peers how far they are.
+    """
 
     ready: bool
+    reason: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class HealthApi:
-    """What the doors work with."""
+    """What the doors work with; `begun` tells whether the start is over."""
 
     node: Node
+    begun: Callable[[], bool]
 
     def routes(self) -> list[Route]:
         """Return the operations on the node itself."""
@@ -145,7 +188,9 @@ class HealthApi:
                 responses={
                     HTTPStatus.OK: Answer("It can.", ReadyOut, example={"ready": True}),
                     HTTPStatus.SERVICE_UNAVAILABLE: Answer(
-                        "The store does not answer.", ReadyOut, example={"ready": False}
+                        "The database does not answer, or the start is not over.",
+                        ReadyOut,
+                        example={"ready": False, "reason": "starting"},
                     ),
                 },
             ),
@@ -180,14 +225,17 @@ class HealthApi:
             async with self.node.db.transaction("ready.contact") as tx:
                 await tx.value("SELECT 1")
         except DATABASE_ERRORS:
-            return _json(ReadyOut(ready=False), HTTPStatus.SERVICE_UNAVAILABLE)
+            return _json(ReadyOut(ready=False, reason="database"), HTTPStatus.SERVICE_UNAVAILABLE)
+        if not self.begun():
+            return _json(ReadyOut(ready=False, reason="starting"), HTTPStatus.SERVICE_UNAVAILABLE)
         return _json(ReadyOut(ready=True))
 
     async def _metrics(self, _call: Call) -> web.StreamResponse:
         return web.Response(body=self.node.metrics.render(), headers={"Content-Type": "text/plain; version=0.0.4"})
 
     async def _status(self, _call: Call) -> web.StreamResponse:
-        now, directory = self.node.clock.now(), self.node.directory()
+        now, use = self.node.clock.now(), self.node.membership.in_use()
+        directory = use.directory
         async with self.node.db.transaction("status.read") as tx:
             status = await read_status(tx, now)
         status["directory"] = DirectoryOut(
@@ -195,6 +243,9 @@ class HealthApi:
             rfc3339(directory.issued_at),
             round((now - directory.issued_at).total_seconds()),
             len(directory.nodes),
+            use.freshness(now),
+            rfc3339(use.fresh_until),
+            use.root_version,
         )
         status["databases"] = [
             DatabaseOut(info.path.name, info.kind, info.type, rfc3339(info.build_date), info.age_days)
@@ -205,11 +256,18 @@ class HealthApi:
 
 
 def warnings_of(node: Node) -> list[str]:
-    """Return what needs a person: old geolocation files, a directory file that was not taken."""
+    """Return what needs a person: old geolocation files, a directory that is old or was not taken, missing keys."""
     warnings = list(node.locator.warnings(node.clock.now()))
+    freshness = node.membership.freshness()
+    if freshness is not Freshness.FRESH:
+        warnings.append(FRESHNESS_WARNINGS[freshness])
+    use = node.membership.in_use()
+    warnings += expiry_warnings(use, node.clock.now())
+    warnings += own_warnings(use.directory, node.settings.node_id, node.settings.base_url)
     if node.membership.problem is not None:
-        warnings.append("the membership directory file was not taken into use; see the log and `hotline status`")
-    return warnings
+        warnings.append("a source of the membership directory was of no use; see the log and `hotline status`")
+    keys = node.keys.problem()
+    return [*warnings, *([] if keys is None else [keys]), *node.standing]
 
 
 def _json(value: object, status: int = HTTPStatus.OK) -> web.Response:

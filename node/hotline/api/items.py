@@ -13,19 +13,20 @@ from node.clock import rfc3339
 from node.hotline.api.reports import refusal_kind
 from node.hotline.domain.assessment import AssessmentRefused
 from node.hotline.domain.intake import check_assessment
-from node.hotline.domain.lifecycle import State, TransitionRefused
+from node.hotline.domain.lifecycle import RecordRefused, State, TransitionRefused
 from node.hotline.domain.schema import AssessmentIn, IntakeRefused, decode_assessment
 from node.hotline.domain.urls import UrlRefused, defang, parse_reported_url
 from node.hotline.flows.assess import Assessor, UnknownItem
 from node.hotline.flows.prove import NothingToProve, Prover
-from node.hotline.store import items
+from node.hotline.store import items, steps
 from node.hotline.store.vault import Vault
 from node.platform.apikeys import Role
 from node.platform.apiproblems import CONFLICT, INVALID, NOT_FOUND, ApiProblem, FieldFault, field_problem
 from node.platform.database import Database, Row
 from node.platform.routes import Answer, Body, Call, Parameter, Route
+from node.platform.telemetry import withhold
 from node.platform.web import read_body
-from protocol.codes import Channel, Classification, Kind
+from protocol.codes import Action, ActionReason, Channel, Classification, Kind, WithdrawalReason
 
 _ENCODER = msgspec.json.Encoder()
 _BODY_BYTES_MAX = 65_536
@@ -34,6 +35,27 @@ _READERS = frozenset({Role.READER, Role.ANALYST, Role.ADMIN})
 _ANALYSTS = frozenset({Role.ANALYST, Role.ADMIN})
 _EXAMPLE_ID = "0192f7a0-0000-7000-8000-000000000001"
 _ITEM = Parameter("item", UUID, "The id of the item.", example=_EXAMPLE_ID)
+
+
+class FoundThereOut(msgspec.Struct, frozen=True):
+    """One qualification: whose, what, when it was made and when this node noted it."""
+
+    node: str
+    classification: Classification
+    at: str
+    by: str | None
+    recorded_at: str
+
+
+class DoneOut(msgspec.Struct, frozen=True):
+    """One action: whose, what, when it was done and when this node noted it."""
+
+    node: str
+    action: Action
+    at: str
+    by: str | None
+    reason: ActionReason | None
+    recorded_at: str
 
 
 class ItemOut(msgspec.Struct, frozen=True):
@@ -57,6 +79,10 @@ class ItemOut(msgspec.Struct, frozen=True):
     times_seen: int | None = None
     channel: Channel | None = None
     reference: str | None = None
+    withdrawn_at: str | None = None
+    withdrawn_reason: WithdrawalReason | None = None
+    assessments: list[FoundThereOut] | None = None
+    actions: list[DoneOut] | None = None
 
 
 class ItemsOut(msgspec.Struct, frozen=True):
@@ -102,7 +128,26 @@ _EXAMPLE = ItemOut(
     updated_at="2026-11-22T16:00:02.000Z",
 )
 _EXAMPLE_WHOLE = msgspec.structs.replace(
-    _EXAMPLE, url="hxxps://host[.]example/…", times_seen=2, channel=Channel.PUBLIC, reference="2026-000123"
+    _EXAMPLE,
+    url="hxxps://host[.]example/…",
+    times_seen=2,
+    channel=Channel.PUBLIC,
+    reference="2026-000123",
+    assessments=[
+        FoundThereOut(
+            "nl.hotline.example", Classification.NATIONAL, "2026-11-22T17:00:00.000Z", "analyst-7", _EXAMPLE.updated_at
+        )
+    ],
+    actions=[
+        DoneOut(
+            "nl.hotline.example",
+            Action.HOSTER_NOTIFIED,
+            "2026-11-22T17:05:00.000Z",
+            "analyst-7",
+            None,
+            "2026-11-22T17:05:01.000Z",
+        )
+    ],
 )
 
 
@@ -227,10 +272,25 @@ class ItemsApi:
         item_id = call.parameters["item"]
         async with self.db.transaction("items.show") as tx:
             row = await items.item(tx, item_id)
+            assessments = await steps.assessments_of(tx, item_id)
+            actions = await steps.actions_of(tx, item_id)
         if row is None:
             raise ApiProblem(NOT_FOUND, "there is no item of this id")
         url = self.vault.open("items", "url_enc", item_id, row["url_enc"])
-        return _json(_item(row, url=defang(parse_reported_url(url).normal)))
+        reference = self.vault.reference(row["case_id"], row["wire_reference_enc"], row["reference"])
+        shown = _item(
+            row,
+            url=defang(parse_reported_url(url).normal),
+            # A peer may have put anything there.
+            reference=None if reference is None else withhold(reference),
+        )
+        return _json(
+            msgspec.structs.replace(
+                shown,
+                assessments=[_found_there(one) for one in assessments],
+                actions=[_done(one) for one in actions],
+            )
+        )
 
     async def _assess(self, call: Call) -> web.StreamResponse:
         raw = await read_body(call.request, _BODY_BYTES_MAX)
@@ -246,7 +306,7 @@ class ItemsApi:
             raise ApiProblem(NOT_FOUND, "there is no item of this id") from None
         except AssessmentRefused as refused:
             raise ApiProblem(CONFLICT, refused.sentence) from None
-        except TransitionRefused as refused:
+        except (TransitionRefused, RecordRefused) as refused:
             raise ApiProblem(CONFLICT, str(refused)) from None
         return _json(AssessedOut(str(call.parameters["item"]), state))
 
@@ -267,7 +327,7 @@ def _json(value: object) -> web.Response:
     return web.Response(body=_ENCODER.encode(value), content_type="application/json")
 
 
-def _item(row: Row, *, url: str | None = None) -> ItemOut:
+def _item(row: Row, *, url: str | None = None, reference: str | None = None) -> ItemOut:
     qualification = row["qualification"]
     whole = url is not None
     return ItemOut(
@@ -288,5 +348,29 @@ def _item(row: Row, *, url: str | None = None) -> ItemOut:
         url=url,
         times_seen=row["times_seen"] if whole else None,
         channel=Channel(row["channel"]) if whole else None,
-        reference=row["reference"] if whole else None,
+        reference=reference,
+        withdrawn_at=rfc3339(row["withdrawn_at"]) if whole and row["withdrawn_at"] else None,
+        withdrawn_reason=WithdrawalReason(row["withdrawn_reason"]) if whole and row["withdrawn_reason"] else None,
+    )
+
+
+def _found_there(row: Row) -> FoundThereOut:
+    found = row["qualification"]
+    return FoundThereOut(
+        node=row["node"],
+        classification=Classification(found["classification"]),
+        at=rfc3339(datetime.fromisoformat(found["at"])),
+        by=found.get("by"),
+        recorded_at=rfc3339(row["recorded_at"]),
+    )
+
+
+def _done(row: Row) -> DoneOut:
+    return DoneOut(
+        node=row["node"],
+        action=Action(row["action"]),
+        at=rfc3339(row["at"]),
+        by=row["by"],
+        reason=None if row["reason"] is None else ActionReason(row["reason"]),
+        recorded_at=rfc3339(row["recorded_at"]),
     )

@@ -7,13 +7,13 @@ from uuid import UUID
 import msgspec
 
 from node.errors import OperatorError
-from node.hotline.cli.command import Context, parse_id
 from node.hotline.cli.opening import opened_store
 from node.hotline.domain.assessment import Assessment, AssessmentRefused
 from node.hotline.domain.intake import check_assessment
-from node.hotline.domain.lifecycle import State, TransitionRefused
+from node.hotline.domain.lifecycle import RecordRefused, State, TransitionRefused
 from node.hotline.domain.schema import IntakeRefused, decode_assessment
 from node.hotline.flows.assess import UnknownItem
+from node.platform.cli.command import Context, parse_id
 from protocol.codes import Age, Classification, Gender
 
 _MARKS: Final = {
@@ -71,5 +71,5 @@ async def _assess(context: Context, item_id: UUID, assessment: Assessment) -> St
             raise OperatorError(f"There is no item {item_id}.") from None
         except AssessmentRefused as refused:
             raise OperatorError(f"The qualification is refused: {refused.sentence}.") from None
-        except TransitionRefused as refused:
+        except (TransitionRefused, RecordRefused) as refused:
             raise OperatorError(f"The qualification is refused: {refused}.") from None

@@ -8,8 +8,8 @@ from typing import Final
 from geo.evidence import DatabaseKind
 from geo.update import DbIpLite, MaxMind, UpdateResult, fetch_http, update
 from node.errors import OperatorError
-from node.hotline.cli.command import Context
 from node.hotline.cli.status import read_databases, show_databases
+from node.platform.cli.command import Context
 from node.platform.keyfiles import read_secret
 from node.settings import Settings
 

@@ -11,10 +11,10 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from node.errors import OperatorError
-from node.hotline.cli.command import Context, check_folder
 from node.hotline.cli.importing import ImportResult, import_rows, open_source
 from node.hotline.cli.opening import opened_store
 from node.hotline.domain.rows import COLUMNS, OWN_COLUMN_PREFIX, Format
+from node.platform.cli.command import Context, check_folder
 
 EXIT_REJECTED: Final = 1
 _SUFFIX: Final = ".rejects.ndjson"

@@ -4,7 +4,6 @@ The files come before the field keys: whatever stops it afterwards, `hotline mig
 """
 
 import sys
-import tomllib
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -13,36 +12,22 @@ from typing import Final
 
 from node.errors import OperatorError, SettingError
 from node.hotline.assembly import ROLE
-from node.hotline.cli.command import Context, check_folder
 from node.hotline.cli.opening import opened_database
 from node.hotline.store.tables import metadata
 from node.hotline.store.vault import create_keys
 from node.platform import migrate
+from node.platform.cli.command import Context, check_folder
+from node.platform.cli.given import MASTER_VARIABLE, add_common_arguments, flag, given
 from node.platform.database import Database
 from node.platform.fieldcrypto import MasterKey
-from node.platform.keyfiles import create_master_key, create_node_keys, descriptor, write_secret
+from node.platform.keyfiles import create_master_key, create_node_keys, descriptor, descriptor_path, write_secret
 from node.setting_rules import RULES
-from node.settings import FILE_VARIABLE, Settings, documented, settings_from, write_settings
-from protocol.codes import NodeState
+from node.settings import COORDINATOR, ROLES, Settings, settings_from, write_settings
+from protocol.codes import Delivery, NodeState
 from protocol.directory import DirectoryInvalid, NodeEntry
+from protocol.versions import SPOKEN
 
-DESCRIPTOR_FILE: Final = "descriptor.json"
-_VARIABLE_PREFIX: Final = "HOTLINE_"
-_MASTER_VARIABLE: Final = "HOTLINE_MASTER_KEY"
 _NOT_STATED: Final = "not stated"
-_KINDS: Final = {row.name: row.kind for row in documented()}
-#: Options that are settings: what is given goes into the settings file as it is.
-_OPTIONS: Final[Mapping[str, str]] = {
-    "node_id": "name of the node in the network, such as fr.hotline.example",
-    "base_url": "public address of the peer protocol: https, a host and perhaps a port",
-    "listen_peer": "address:port that serves the peer protocol (default 127.0.0.1:8701)",
-    "listen_api": "address:port that serves the API, health and metrics (default 127.0.0.1:8702)",
-    "directory_authority": "verifier key of the membership directory, as its authority publishes it",
-}
-_PATHS: Final[Mapping[str, str]] = {
-    "data_dir": "folder of everything the node keeps in files (default: data, beside the settings file)",
-    "directory_file": "file of the signed membership directory (default: directory.note in the data folder)",
-}
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -53,31 +38,32 @@ def add_arguments(parser: ArgumentParser) -> None:
         "A setting may also come from a HOTLINE_… environment variable and is then written down too. Nothing that "
         "exists is overwritten."
     )
-    for name, text in _OPTIONS.items():
-        parser.add_argument(_flag(name), metavar="NAME" if name == "node_id" else "TEXT", help=text)
-    for name, text in _PATHS.items():
-        parser.add_argument(_flag(name), metavar="PATH", help=text)
+    add_common_arguments(parser)
+    parser.add_argument(
+        "--role", choices=ROLES, help="what the process is in the network: a hotline (default) or the coordinator"
+    )
+    parser.add_argument(
+        "--directory-source",
+        action="append",
+        metavar="SOURCE",
+        help="address or folder that the membership directory comes from; may be repeated",
+    )
     parser.add_argument(
         "--country", action="append", metavar="CC", help="country the hotline is competent for; may be repeated"
     )
-    database = parser.add_mutually_exclusive_group()
-    database.add_argument(
-        "--database-url",
-        metavar="TEXT",
-        help="address of an empty PostgreSQL database; better in HOTLINE_DATABASE_URL if it holds a password",
-    )
-    database.add_argument("--embedded", action="store_true", help="run a private PostgreSQL in the data folder instead")
     parser.add_argument(
         "--dns-server",
         action="append",
         metavar="IP:PORT",
         help="resolver to ask; may be repeated (default: the system's)",
     )
-    parser.add_argument(
-        "--set", action="append", default=[], metavar="NAME=VALUE", help="any other setting (docs/operations.md)"
-    )
     parser.add_argument("--name", help="name of the organisation, for the directory (default: the node's name)")
     parser.add_argument("--contact", help="how its operators are reached, for the directory")
+    parser.add_argument(
+        "--pull",
+        action="store_true",
+        help="this node cannot be called from outside and fetches what is said to it (the descriptor says so)",
+    )
     parser.add_argument(
         "--weight",
         type=int,
@@ -89,13 +75,13 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(arguments: Namespace, context: Context) -> int:
     """Set up the node; raises OperatorError, which tells what is there already when it stops on the way."""
-    values = _given(arguments, context.environ)
+    values = given(arguments, context.environ)
     if sys.stdin.isatty():
         _ask(values, arguments)
     for name in ("node_id", "countries", "base_url"):
         if name not in values:
-            flag = "--country" if name == "countries" else _flag(name)
-            raise OperatorError(f"Setting {name} is needed: give {flag}, or call `hotline init` on a terminal.")
+            option = "--country" if name == "countries" else flag(name)
+            raise OperatorError(f"Setting {name} is needed: give {option}, or call `hotline init` on a terminal.")
     if "database_url" not in values and "embedded_database" not in values:
         raise OperatorError("The node needs a database: give --database-url, or --embedded for a private PostgreSQL.")
     plan = _plan(values, arguments, context)
@@ -116,59 +102,7 @@ class _Plan:
     name: str
     contact: str
     weight: int
-
-
-def _flag(name: str) -> str:
-    return f"--{name.replace('_', '-')}"
-
-
-def _given(arguments: Namespace, environ: Mapping[str, str]) -> dict[str, object]:
-    """Return the settings that the environment gives, those of --set over them, and the other options over both."""
-    values = _of_environment(environ)
-    for pair in arguments.set:
-        name, separator, text = pair.partition("=")
-        if not separator:
-            raise OperatorError("Option --set takes NAME=VALUE, such as --set log_level=debug.")
-        values[name] = _value(name, text)
-    given = {name: getattr(arguments, name) for name in (*_OPTIONS, *_PATHS, "database_url")}
-    # A path as a shell's user means it: from here, not from the folder of the settings file.
-    values |= {
-        name: str(Path(text).expanduser().absolute()) if name in _PATHS else text
-        for name, text in given.items()
-        if text is not None
-    }
-    if arguments.country:
-        values["countries"] = arguments.country
-    if arguments.dns_server:
-        values["dns_servers"] = arguments.dns_server
-    if arguments.embedded:
-        values["embedded_database"] = True
-        values.pop("database_url", None)
-    return values
-
-
-def _of_environment(environ: Mapping[str, str]) -> dict[str, object]:
-    names = {
-        variable: variable.removeprefix(_VARIABLE_PREFIX).lower()
-        for variable in environ
-        if variable.startswith(_VARIABLE_PREFIX) and variable not in {FILE_VARIABLE, _MASTER_VARIABLE}
-    }
-    return {name: _value(name, environ[variable]) for variable, name in names.items()}
-
-
-def _value(name: str, text: str) -> object:
-    """Return the value of a setting in its type; what is of another type stays text and is refused with the rest."""
-    kind = _KINDS.get(name)
-    if kind is None:
-        raise SettingError(name, "there is no such setting")
-    if kind.startswith("list"):
-        return [part.strip() for part in text.split(",") if part.strip()]
-    if kind in {"true or false", "whole number", "number"}:
-        try:
-            return tomllib.loads(f"value = {text}")["value"]
-        except tomllib.TOMLDecodeError:
-            return text
-    return text
+    delivery: Delivery
 
 
 def _ask(values: dict[str, object], arguments: Namespace) -> None:
@@ -193,11 +127,13 @@ def _ask(values: dict[str, object], arguments: Namespace) -> None:
 
 
 def _checked(name: str) -> Callable[[object], object]:
+    """Return what checks a setting's value."""
     rule = RULES[name]
     return lambda value: rule(name, value)
 
 
 def _answer(question: str, check: Callable[[str], object]) -> object:
+    """Ask the person at the terminal until the answer is one."""
     while True:
         try:
             return check(input(f"{question}: ").strip())
@@ -208,17 +144,18 @@ def _answer(question: str, check: Callable[[str], object]) -> object:
 def _plan(values: Mapping[str, object], arguments: Namespace, context: Context) -> _Plan:
     """Check everything that can be checked before the first byte is written."""
     path = context.settings_path()
-    master = {"master_key": context.environ[_MASTER_VARIABLE]} if context.environ.get(_MASTER_VARIABLE) else {}
+    master = {"master_key": context.environ[MASTER_VARIABLE]} if context.environ.get(MASTER_VARIABLE) else {}
     settings = settings_from({**values, **master}, path.parent)
     plan = _Plan(
         path=path,
         values=values,
         settings=settings,
         makes_master=not master,
-        descriptor=settings.data_dir / DESCRIPTOR_FILE,
+        descriptor=descriptor_path(settings),
         name=arguments.name or settings.node_id,
         contact=arguments.contact or _NOT_STATED,
         weight=arguments.weight,
+        delivery=Delivery.PULL if arguments.pull else Delivery.PUSH,
     )
     try:
         # A member without keys is none yet: in maintenance it needs none.
@@ -227,7 +164,7 @@ def _plan(values: Mapping[str, object], arguments: Namespace, context: Context) 
             settings.countries,
             plan.name,
             settings.base_url,
-            ("1.0",),
+            SPOKEN,
             {},
             NodeState.MAINTENANCE,
             plan.weight,
@@ -236,6 +173,8 @@ def _plan(values: Mapping[str, object], arguments: Namespace, context: Context) 
         )
     except DirectoryInvalid as error:
         raise OperatorError(f"The directory would not take this node: {error}.") from None
+    if settings.role == COORDINATOR:
+        raise OperatorError("Setting role: a coordinator is set up with `hotline init --role coordinator`.")
     present = _present(plan)
     if present:
         listed = ", ".join(map(str, present))
@@ -288,7 +227,9 @@ def _write_files(plan: _Plan, context: Context) -> None:
         if plan.makes_master:
             create_master_key(settings.master_key_file)
         keys = create_node_keys(settings.keys_dir, now)
-        entry = descriptor(settings, keys, name=plan.name, contact=plan.contact, weight=plan.weight)
+        entry = descriptor(
+            settings, keys, name=plan.name, contact=plan.contact, weight=plan.weight, delivery=plan.delivery
+        )
         write_secret(plan.descriptor, entry)
         write_settings(plan.path, plan.values)
     except OSError as error:
@@ -306,11 +247,11 @@ def _say_next(plan: _Plan) -> None:
     if plan.makes_master:
         steps.append("Keep a copy of the master key and of the keys in a safe place: without them the data is lost.")
     if plan.contact == _NOT_STATED:
-        steps.append("Put name and contact of the hotline into the descriptor; both are for people.")
-    steps.append("Give the descriptor to the directory's authority, on a way that it trusts. It holds no secret.")
-    steps.append(f"Put the signed directory that it gives you at {settings.directory_file}.")
-    if not settings.directory_authority:
-        steps.append("Set directory_authority in the settings file to its verifier key.")
+        steps.append("Put name and contact of the hotline into the descriptor: hotline descriptor --name … --contact …")
+    steps.append("Give the descriptor to those who sign the directory, on a way that they trust. It holds no secret.")
+    if not settings.directory_root or not settings.directory_sources:
+        steps.append("Get the fingerprint of the directory's root on a way that you trust, and join:")
+        steps.append("hotline join ADDRESS --root-fingerprint HEX")
     steps.append("Start the node: hotline serve")
     print(f"The node {settings.node_id} is set up.\n")
     print("".join(f"  {line}\n" for line in made))

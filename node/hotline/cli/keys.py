@@ -9,15 +9,17 @@ from typing import Final
 
 from node.clock import rfc3339
 from node.errors import OperatorError
-from node.hotline.cli.command import Context, check_folder
 from node.hotline.cli.opening import opened_store
-from node.hotline.cli.table import show_table
+from node.hotline.cli.rotating import add_rotation
 from node.hotline.store.apikeys import ApiKeys
 from node.hotline.store.vault import rotate_master
 from node.platform.apikeys import ApiKeyRow, NewApiKey, Role, new_api_key
+from node.platform.cli.command import Context, check_folder
+from node.platform.cli.table import show_table
 from node.platform.database import DATABASE_ERRORS
 from node.platform.fieldcrypto import MasterKey
-from node.platform.keyfiles import NodeKeys, create_master_key
+from node.platform.keyfiles import create_master_key, load_keys, own_slots
+from node.settings import COORDINATOR
 
 _NAME_CHARS_MAX: Final = 64
 _ROLES: Final = {
@@ -55,6 +57,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     revoke.add_argument("id", metavar="ID", help="the key's id, as `hotline keys api list` shows it")
     revoke.set_defaults(run=_api_revoke)
 
+    add_rotation(actions)
     rotate = actions.add_parser(
         "rotate-master", help="put a new master key in the old one's place", description=_ROTATE
     )
@@ -76,13 +79,16 @@ _ROTATE: Final = (
 
 def _show(_arguments: Namespace, context: Context) -> int:
     settings = context.settings()
-    keys = NodeKeys.load(settings.keys_dir)
-    master = MasterKey.load(settings)
+    keys = load_keys(settings.keys_dir, own_slots(settings))
+    # The coordinator seals nothing.
+    master = None if settings.role == COORDINATOR else MasterKey.load(settings)
     rows = [
         (each.use.value, each.key.algorithm.value, each.key.public().thumbprint(), rfc3339(each.created))
-        for each in keys.stored
+        for each in keys
     ]
     show_table(f"Signing keys in {settings.keys_dir}", ("use", "algorithm", "thumbprint", "made"), rows)
+    if master is None:
+        return 0
     source = "the environment" if settings.master_key else str(settings.master_key_file)
     print(f"Master key {master.id}, from {source}.")
     return 0

@@ -3,11 +3,12 @@
 from argparse import ArgumentParser, Namespace
 
 from node.hotline.assembly import ROLE
-from node.hotline.cli.command import Context
 from node.hotline.cli.opening import opened_database
 from node.hotline.store.tables import metadata
 from node.hotline.store.vault import create_keys, load_vault
 from node.platform import migrate
+from node.platform.cli.command import Context
+from node.platform.cli.migrating import run_migrating
 from node.platform.fieldcrypto import MasterKey
 
 
@@ -22,9 +23,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(_arguments: Namespace, context: Context) -> int:
     """Migrate; raises OperatorError."""
-    changed = context.run(_migrate(context))
-    print("The database has the schema of this version now." if changed else "The database is up to date.")
-    return 0
+    return run_migrating(_migrate(context), context)
 
 
 async def _migrate(context: Context) -> bool:

@@ -4,9 +4,10 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from node.errors import OperatorError
-from node.hotline.assembly import Store, open_database, open_store
-from node.hotline.cli.command import Context
+from node.hotline.assembly import Store, open_store
+from node.platform.cli.command import Context
 from node.platform.database import DATABASE_ERRORS, Database
+from node.platform.dbopening import open_database
 from node.settings import Settings
 
 

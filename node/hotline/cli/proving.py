@@ -6,9 +6,9 @@ from typing import Final
 from uuid import UUID
 
 from node.errors import OperatorError
-from node.hotline.cli.command import Context, check_folder, parse_id
 from node.hotline.cli.opening import opened_store
 from node.hotline.flows.prove import NothingToProve
+from node.platform.cli.command import Context, check_folder, parse_id
 from node.platform.keyfiles import write_secret
 
 _SUFFIX: Final = ".tlog-proof"

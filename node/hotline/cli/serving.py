@@ -2,9 +2,9 @@
 
 from argparse import ArgumentParser, Namespace
 
-from node.hotline.cli.command import Context
 from node.hotline.serve import serve
-from node.platform.telemetry import make_logger, route_library_logs
+from node.platform.cli.command import Context
+from node.platform.cli.serving import run_serving
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -18,8 +18,4 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(_arguments: Namespace, context: Context) -> int:
     """Serve until told to end; raises OperatorError when the start makes no sense."""
-    settings = context.settings()
-    log = make_logger(settings.log_level, settings.log_format)
-    route_library_logs(log)
-    context.run(serve(settings, clock=context.clock, log=log))
-    return 0
+    return run_serving(serve, context)

@@ -10,11 +10,13 @@ from typing import Any, Final
 from node.clock import rfc3339
 from node.errors import OperatorError
 from node.hotline.assembly import open_locator
-from node.hotline.cli.command import Context
 from node.hotline.cli.opening import opened_store
-from node.hotline.cli.table import duration, show_table
+from node.hotline.store.desk import refusal_sentence
 from node.hotline.store.status import read_status
-from node.platform.membership import read_directory
+from node.platform.cli.command import Context
+from node.platform.cli.table import duration, show_table
+from node.platform.membership import FRESHNESS_WARNINGS, expiry_warnings, own_warnings, read_directory
+from node.platform.trust import Freshness
 from node.settings import Settings
 
 _QUEUES: Final[Mapping[str, str]] = {
@@ -25,6 +27,10 @@ _QUEUES: Final[Mapping[str, str]] = {
     "deliver": "records without a receipt yet",
     "apply": "records received, not read yet",
     "assigned": "received, waiting for our qualification",
+    "move": "to be located anew",
+    "leaving": "handed on, no receipt yet: still ours",
+    "disputed": "at the network's desk",
+    "orphaned": "ours for a country without a hotline",
 }
 _DETAILS_MAX: Final = 6
 
@@ -59,9 +65,9 @@ async def _read(context: Context) -> dict[str, Any]:
     directory = _directory(settings, now, warnings)
     databases = await read_databases(settings, context, warnings)
     if stored["equivocations"]:
-        warnings.append(
-            f"{stored['equivocations']} proofs that a peer told two stories are stored; tell the network's desk"
-        )
+        warnings.append(f"{stored['equivocations']} proofs that a peer told two stories are stored")
+    warnings += stored["differences"]
+    warnings += [refusal_sentence(row) for row in stored["desk_refusals"]]
     for peer in stored["peers"]:
         if peer["clock_skew_s"]:
             ahead = duration(peer["clock_skew_s"])
@@ -77,22 +83,28 @@ async def _read(context: Context) -> dict[str, Any]:
 
 
 def _directory(settings: Settings, now: datetime, warnings: list[str]) -> dict[str, Any] | None:
-    """Return version and age of the directory file; None, and a warning, for one that could not be used."""
-    if not settings.directory_authority:
-        warnings.append("Setting directory_authority is not set: no directory can be trusted")
+    """Return version, age and freshness of the directory as it is trusted; None, and a warning, without one."""
+    if not settings.directory_root:
+        warnings.append("Setting directory_root is not set: no directory can be trusted; `hotline join` sets it")
         return None
     try:
-        directory, _ = read_directory(settings.directory_file, settings.directory_authority)
+        use = read_directory(settings.directory_dir, settings.directory_root)
     except OperatorError as error:
         warnings.append(error.sentence.rstrip("."))
         return None
-    if settings.node_id not in directory.nodes:
-        warnings.append("The membership directory does not list this node")
+    directory, freshness = use.directory, use.freshness(now)
+    warnings += own_warnings(directory, settings.node_id, settings.base_url)
+    warnings += expiry_warnings(use, now)
+    if freshness is not Freshness.FRESH:
+        warnings.append(FRESHNESS_WARNINGS[freshness])
     return {
         "version": directory.version,
         "issued_at": rfc3339(directory.issued_at),
         "age_s": round((now - directory.issued_at).total_seconds()),
         "nodes": len(directory.nodes),
+        "state": freshness.value,
+        "fresh_until": rfc3339(use.fresh_until),
+        "root_version": use.root_version,
     }
 
 
@@ -151,15 +163,27 @@ def _show(status: Mapping[str, Any]) -> None:
     ]
     if peers:
         show_table("Peers", columns, peers)
+    _show_moves(status)
     show_databases(status["databases"])
     directory = status["directory"]
     if directory is not None:
         print(
             f"Directory: version {directory['version']}, {directory['nodes']} nodes, "
-            f"issued {duration(directory['age_s'])} ago ({directory['issued_at']})."
+            f"issued {duration(directory['age_s'])} ago ({directory['issued_at']}); "
+            f"{directory['state']}, fresh until {directory['fresh_until']}."
         )
     for warning in status["warnings"]:
         print(f"WARNING: {warning}.")
+
+
+def _show_moves(status: Mapping[str, Any]) -> None:
+    """Print what did not get through, and what is at the desk, where there is any."""
+    failures = [(row["node"], row["code"], row["records"], row["attempts"]) for row in status["relay_failures"]]
+    if failures:
+        show_table("Never receipted, gone another way", ("node", "why", "records #", "attempts #"), failures)
+    disputes = [(row["code"], row["open"], row["not_handed_in"]) for row in status["disputes"]]
+    if disputes:
+        show_table("At the network's desk", ("why", "open #", "not handed in yet #"), disputes)
 
 
 def _ago(seconds: int | None) -> str:

@@ -6,24 +6,47 @@ from datetime import datetime
 import msgspec
 
 from node.hotline.domain.urls import ReportedUrl, UrlRefused, parse_reported_url
-from protocol.bodies import ReportBody
-from protocol.codes import RecordType
+from protocol.bodies import Hosting, ReportBody
+from protocol.codes import RecordType, StatusKind
+from protocol.custody import Given, check_delivered, check_transfer_chain
 from protocol.directory import Directory
 from protocol.errors import ProtocolError
+from protocol.evidence import EvidenceInvalid, verify_evidence
 from protocol.record import Record, check_addressing, parse_record
+from protocol.steps import StatusBody, TransferBody, WithdrawalBody
+from protocol.tlogproof import parse_tlog_proof
 
 #: What a peer may ask us to do with a record; another purpose is refused, not guessed at.
 PURPOSES = frozenset({"takedown", "law-enforcement", "statistics"})
 
 
+@dataclass(frozen=True, slots=True)
+class Proven:
+    """What the proof in a withdrawal proves: of `iss`, that it withdrew (`withdraws`, a record hash) what of `item`.
+
+    `withdraws` is None for the proof of another record.
+    """
+
+    iss: str
+    item: str
+    withdraws: str | None
+
+
 @dataclass(frozen=True, slots=True, repr=False)
 class Judged:
-    """A record that may be applied; `url` and `referrer` are parsed where it is a report."""
+    """A record that may be applied; `url` and `referrer` are parsed where it carries a report.
+
+    `given` is what a transfer carries, and `transfer` the one that a `status` proves to be delivered. `proven` is what
+    the proof of a withdrawal comes to, which counts where the withdrawal needs one.
+    """
 
     idx: int
     record: Record
     url: ReportedUrl | None
     referrer: str | None
+    given: Given | None = None
+    transfer: Record | None = None
+    proven: Proven | ProtocolError | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +65,27 @@ class Refused:
     told: bool = True
 
 
+class _Embedding(msgspec.Struct):
+    original: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    proof: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+
+
+class _Carrier(msgspec.Struct):
+    body: _Embedding
+
+
+_CARRIER = msgspec.json.Decoder(_Carrier)
+
+
+def carries_proof(raw: bytes) -> bool:
+    """Tell, without a check of anything, whether a record holds another one whose signatures are to be verified."""
+    try:
+        body = _CARRIER.decode(raw).body
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return False
+    return body.original is not msgspec.UNSET or body.proof is not msgspec.UNSET
+
+
 def judge(idx: int, raw: bytes, *, iss: str, aud: str, directory: Directory, now: datetime) -> Judged | Refused:
     """Return whether the record at `idx` of the stream from `iss` may be applied at node `aud`.
 
@@ -52,15 +96,22 @@ def judge(idx: int, raw: bytes, *, iss: str, aud: str, directory: Directory, now
         # 9. Strict JSON. 10. Schema. (both in parse_record)
         record = parse_record(raw)
         record_id = record.envelope.id
-        # 11. iss and aud, or an embedded proof (transfers: a later version).
+        # 11. iss and aud; of a record within a record, its proof.
         check_addressing(record.envelope, iss=iss, aud=aud)
+        given, transfer = _embedded(record, directory)
         # 12. Handling rules.
         _check_handling(record, now)
-        if not isinstance(record.body, ReportBody):
-            return Judged(idx, record, None, None)
-        # 13. Lifecycle rules: for a report, that it is ours to handle (whether it is new, the store says).
-        _check_competence(record.body, aud, directory)
-        return Judged(idx, record, _url(record.body.url, "body.url"), record.body.referrer)
+        # 13. Lifecycle rules: that it is ours to handle (whether it is new, the store says).
+        if transfer is not None:
+            return Judged(idx, record, None, None, given, transfer)
+        if isinstance(record.body, TransferBody) and given is not None:
+            if record.body.ruling is None:
+                _check_competence(record.body.hosting, aud, directory)
+            return Judged(idx, record, _url(given.report.url, "body.original"), given.report.referrer, given)
+        if isinstance(record.body, ReportBody):
+            _check_competence(record.body.hosting, aud, directory)
+            return Judged(idx, record, _url(record.body.url, "body.url"), record.body.referrer)
+        return Judged(idx, record, None, None, proven=_proven(record, directory))
     except ProtocolError as error:
         return Refused(idx, record_id, error.code, error.field, error.detail, told=not _claims_outcome(raw))
 
@@ -77,6 +128,31 @@ def _claims_outcome(raw: bytes) -> bool:
         return False
 
 
+def _embedded(record: Record, directory: Directory) -> tuple[Given | None, Record | None]:
+    """Return what a transfer carries, and the transfer that a status proves; both are verified."""
+    if isinstance(record.body, TransferBody):
+        return check_transfer_chain(record, directory), None
+    if isinstance(record.body, StatusBody) and record.body.kind is StatusKind.DELIVERED:
+        transfer, given = check_delivered(record, directory)
+        return given, transfer
+    return None, None
+
+
+def _proven(record: Record, directory: Directory) -> Proven | ProtocolError | None:
+    """Return what the proof that a withdrawal carries proves, or what is wrong with it; None without a proof."""
+    body = record.body
+    if not isinstance(body, WithdrawalBody) or body.proof is None:
+        return None
+    raw = body.proof.encode()
+    try:
+        finding = verify_evidence(raw, directory)
+    except EvidenceInvalid as invalid:
+        return ProtocolError("handling-violation", f"the proof fails at {invalid}", field="body.proof")
+    extra = parse_tlog_proof(raw).extra
+    said = None if extra is None else parse_record(extra).body
+    return Proven(finding.iss, finding.item, said.withdraws if isinstance(said, WithdrawalBody) else None)
+
+
 def _check_handling(record: Record, now: datetime) -> None:
     if record.envelope.handling.purpose not in PURPOSES:
         raise ProtocolError("handling-violation", "this purpose is not known here", field="handling.purpose")
@@ -86,12 +162,11 @@ def _check_handling(record: Record, now: datetime) -> None:
         )
 
 
-def _check_competence(body: ReportBody, aud: str, directory: Directory) -> None:
-    """A report is ours when it is assigned to a country of ours, and hosted there or we hold a mandate for others."""
+def _check_competence(hosting: Hosting, aud: str, directory: Directory) -> None:
+    """An item is ours when it is assigned to a country of ours, and hosted there or we hold a mandate for others."""
     own = directory.nodes.get(aud)
     if own is None:
         return
-    hosting = body.hosting
     if hosting.assigned_country not in own.countries:
         raise ProtocolError(
             "not-competent", "the assigned country is not this hotline's", field="body.hosting.assigned_country"

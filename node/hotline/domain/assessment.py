@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
+from protocol.bodies import Flags, Qualification
 from protocol.codes import Age, Classification, Gender
 
 _ILLEGAL = frozenset({Classification.BASELINE, Classification.NATIONAL})
@@ -59,7 +60,7 @@ class Merge(StrEnum):
     TAKEN = "taken"
     """The arriving one replaces it (an item not qualified yet, or a graver qualification)."""
     CONFLICT = "conflict"
-    """The one held stays although the arriving one says less; an analyst should look."""
+    """The one held stays although the arriving one says less, or comes too late; an analyst should look."""
 
 
 def may_leave(assessment: Assessment | None, *, forward_unqualified: bool) -> bool:
@@ -80,20 +81,25 @@ def reassess(held: Assessment | None, new: Assessment) -> Assessment:
     """
     if held is None or held.classification is not Classification.BASELINE:
         return new
-    if _same_finding(held, new):
+    if same_finding(held, new):
         return held
     raise AssessmentRefused(AssessmentFault.BASELINE_FINAL, "a baseline qualification is final and cannot be changed")
 
 
-def merge(held: Assessment | None, arriving: Assessment | None) -> tuple[Assessment | None, Merge]:
+def merge(
+    held: Assessment | None, arriving: Assessment | None, *, acted: bool = False
+) -> tuple[Assessment | None, Merge]:
     """Weigh a qualification that came with another report of the same item against the one held.
 
     The graver classification wins: a report may add knowledge, it may not take an illegal item off the list unseen.
+    Once an action is recorded (`acted`), what is held is not replaced (docs/protocol.md, section 3, rule 3).
     """
     if arriving is None:
         return held, Merge.KEPT
     if held is None:
         return arriving, Merge.TAKEN
+    if acted:
+        return held, Merge.KEPT if arriving.classification is held.classification else Merge.CONFLICT
     if _GRAVITY[arriving.classification] > _GRAVITY[held.classification]:
         return arriving, Merge.TAKEN
     if held.illegal and not arriving.illegal:
@@ -104,7 +110,7 @@ def merge(held: Assessment | None, arriving: Assessment | None) -> tuple[Assessm
 _GRAVITY = {Classification.NOT_ILLEGAL: 0, Classification.NATIONAL: 1, Classification.BASELINE: 2}
 
 
-def _same_finding(one: Assessment, other: Assessment) -> bool:
+def same_finding(one: Assessment, other: Assessment) -> bool:
     """Compare what was found, whoever found it and when."""
     return (
         one.classification is other.classification
@@ -114,4 +120,37 @@ def _same_finding(one: Assessment, other: Assessment) -> bool:
         and one.user_generated is other.user_generated
         and one.child_modelling is other.child_modelling
         and one.law == other.law
+    )
+
+
+def to_wire(assessment: Assessment) -> Qualification:
+    """Return a qualification as a record says it."""
+    marks = (assessment.virtual, assessment.user_generated, assessment.child_modelling)
+    flags = None
+    if any(mark is not None for mark in marks):
+        flags = Flags(virtual=marks[0], user_generated=marks[1], child_modelling=marks[2])
+    return Qualification(
+        classification=assessment.classification,
+        at=assessment.at,
+        age=assessment.age,
+        gender=assessment.gender,
+        flags=flags,
+        law=assessment.law,
+        by=assessment.by,
+    )
+
+
+def from_wire(qualification: Qualification) -> Assessment:
+    """Return what a record says of a qualification, as this node keeps it."""
+    flags = qualification.flags
+    return Assessment(
+        classification=qualification.classification,
+        age=qualification.age,
+        gender=qualification.gender,
+        virtual=None if flags is None else flags.virtual,
+        user_generated=None if flags is None else flags.user_generated,
+        child_modelling=None if flags is None else flags.child_modelling,
+        law=qualification.law,
+        at=qualification.at,
+        by=qualification.by,
     )

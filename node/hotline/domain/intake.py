@@ -101,17 +101,17 @@ def check_report(report: ReportIn, now: datetime, *, at: str = "") -> Report:
     if report.qualification is not None:
         shared = _assessment(report.qualification, now, f"{at}qualification.", errors)
     items, repeated = _items(report, shared, now, at, errors)
-    referrer = None if report.referrer is None else _url(report.referrer, f"{at}referrer", errors)
+    referrer = None if report.referrer is None else read_url(report.referrer, f"{at}referrer", errors)
     if report.note is not None and _CONTROL_IN_TEXT.search(report.note):
         errors.append(FieldError(f"{at}note", IntakeFault.CONTROL_CHARACTER, "the note holds a control character"))
     if report.reference is not None:
-        _check_reference(report.reference, f"{at}reference", errors)
+        check_reference(report.reference, f"{at}reference", errors)
     if report.reporter_email is not None:
         _check_email(report.reporter_email, f"{at}reporter_email", errors)
-    received_at = now if report.received_at is None else _time(report.received_at, now, f"{at}received_at", errors)
+    received_at = now if report.received_at is None else read_time(report.received_at, now, f"{at}received_at", errors)
     reported_at = received_at
     if report.reported_at is not None:
-        reported_at = _time(report.reported_at, now, f"{at}reported_at", errors)
+        reported_at = read_time(report.reported_at, now, f"{at}reported_at", errors)
     if errors:
         raise IntakeRefused(errors)
     return Report(
@@ -143,8 +143,8 @@ def _items(
     report: ReportIn, shared: Assessment | None, now: datetime, at: str, errors: list[FieldError]
 ) -> tuple[tuple[ReportedItem, ...], int]:
     """Return the items of a report, the page first and each URL once, and how many were named again."""
-    page = _url(report.url, f"{at}url", errors)
-    hashes = _hashes(report.hashes, f"{at}hashes", errors) if report.hashes else ()
+    page = read_url(report.url, f"{at}url", errors)
+    hashes = read_hashes(report.hashes, f"{at}hashes", errors) if report.hashes else ()
     if not report.media:
         return () if page is None else (ReportedItem(Kind.PAGE, page, hashes, shared),), 0
     items: dict[str, ReportedItem] = {}
@@ -155,10 +155,10 @@ def _items(
         assessment = shared
         hashes = ()
         if isinstance(media, str):
-            url = _url(media, where, errors)
+            url = read_url(media, where, errors)
         else:
-            url = _url(media.url, f"{where}.url", errors)
-            hashes = _hashes(media.hashes, f"{where}.hashes", errors)
+            url = read_url(media.url, f"{where}.url", errors)
+            hashes = read_hashes(media.hashes, f"{where}.hashes", errors)
             if media.qualification is not None:
                 assessment = _assessment(media.qualification, now, f"{where}.qualification.", errors)
         if url is None:
@@ -176,7 +176,8 @@ def _items(
     return tuple(items.values()), 1 + len(report.media) - len(items)
 
 
-def _url(text: str, field: str, errors: list[FieldError]) -> ReportedUrl | None:
+def read_url(text: str, field: str, errors: list[FieldError]) -> ReportedUrl | None:
+    """Return the URL, or None after noting the error."""
     try:
         return parse_reported_url(text)
     except UrlRefused as refused:
@@ -184,7 +185,8 @@ def _url(text: str, field: str, errors: list[FieldError]) -> ReportedUrl | None:
         return None
 
 
-def _hashes(hashes: list[HashIn], field: str, errors: list[FieldError]) -> tuple[Hash, ...]:
+def read_hashes(hashes: list[HashIn], field: str, errors: list[FieldError]) -> tuple[Hash, ...]:
+    """Return the hashes, each once; what is none of its algorithm is noted as an error."""
     known: dict[Hash, None] = {}
     for index, one in enumerate(hashes):
         value = one.value.lower()
@@ -196,10 +198,15 @@ def _hashes(hashes: list[HashIn], field: str, errors: list[FieldError]) -> tuple
     return tuple(known)
 
 
+def check_text(text: str | None, field: str, errors: list[FieldError]) -> None:
+    """Note an error for a control character."""
+    if text is not None and _CONTROL.search(text):
+        errors.append(FieldError(field, IntakeFault.CONTROL_CHARACTER, "it holds a control character"))
+
+
 def _assessment(given: QualificationIn, now: datetime, at: str, errors: list[FieldError]) -> Assessment:
     for name, text in (("law", given.law), ("by", given.by)):
-        if text is not None and _CONTROL.search(text):
-            errors.append(FieldError(f"{at}{name}", IntakeFault.CONTROL_CHARACTER, "it holds a control character"))
+        check_text(text, f"{at}{name}", errors)
     return Assessment(
         classification=given.classification,
         age=given.age,
@@ -208,12 +215,12 @@ def _assessment(given: QualificationIn, now: datetime, at: str, errors: list[Fie
         user_generated=given.user_generated,
         child_modelling=given.child_modelling,
         law=given.law,
-        at=now if given.at is None else _time(given.at, now, f"{at}at", errors),
+        at=now if given.at is None else read_time(given.at, now, f"{at}at", errors),
         by=given.by,
     )
 
 
-def _time(given: datetime, now: datetime, field: str, errors: list[FieldError]) -> datetime:
+def read_time(given: datetime, now: datetime, field: str, errors: list[FieldError]) -> datetime:
     """Return the time in UTC, or `now` after noting the error."""
     if given.tzinfo is None or given.year < _YEAR_MIN:
         sentence = f"a time has an offset from UTC and lies after {_YEAR_MIN}"
@@ -226,7 +233,8 @@ def _time(given: datetime, now: datetime, field: str, errors: list[FieldError]) 
     return now
 
 
-def _check_reference(reference: str, field: str, errors: list[FieldError]) -> None:
+def check_reference(reference: str, field: str, errors: list[FieldError]) -> None:
+    """Note what is wrong with a reference."""
     # References stand in log lines and addresses of ours, where a reported URL never may.
     if "://" in reference:
         sentence = "a reference is a name, never a URL"

@@ -1,12 +1,17 @@
 """The states of a content item at one node and every move between them, in one table. Decides, never stores.
 
-One state a node: what the peers do with the item is told by their records, not by more states here.
+Two tables: what happens to an item here (TABLE), and what a record says of it, by whoever says it (RECORDS). A local
+act on an item that others know of is a record too, and is weighed by the second table before it is written.
 Proof of delivery is the receipt of the stream, so `sent` does not change when it comes: custody moves with the receipt.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from enum import StrEnum
+from itertools import product
 from types import MappingProxyType
+
+from protocol.codes import Classification
 
 
 class State(StrEnum):
@@ -34,8 +39,20 @@ class State(StrEnum):
     """Received from the network, awaiting qualification under this country's law."""
     CLOSED = "closed"
     """Not illegal."""
+    LEAVING = "leaving"
+    """A transfer of it is in a peer's stream; it is still ours until the receipt is stored."""
+    TRANSFERRED = "transferred"
+    """The other hotline's receipt of the transfer is stored: it is that hotline's."""
+    DISPUTED = "disputed"
+    """Whose it is, the desk decides; until then it stays where it is."""
     DUPLICATE = "duplicate"
     """Another report of an item already known; everything happens at that one."""
+    DECLINED = "declined"
+    """Sent, and found not illegal there; the hotline that has it may still find otherwise."""
+    DONE = "done"
+    """A final action was recorded: removed, unavailable, or not illegal."""
+    WITHDRAWN = "withdrawn"
+    """Its reporter took the report back."""
 
 
 class Event(StrEnum):
@@ -61,6 +78,18 @@ class Event(StrEnum):
     DIRECTORY_CHANGED = "directory-changed"
     """Another membership directory: the route may be found now."""
     REFUSED_BY_PEER = "refused-by-peer"
+    RELAY_FAILED = "relay-failed"
+    """The peer did not receipt it in time, or is no longer one that is sent to."""
+    HANDED_ON = "handed-on"
+    """A transfer is written into another hotline's stream."""
+    RECEIPTED = "receipted"
+    RETURNED = "returned"
+    """The other hotline refused the transfer or never receipted it: it is ours again."""
+    RECEIVED_AGAIN = "received-again"
+    """A transfer brings back what had been ours before."""
+    CONTESTED = "contested"
+    """It cannot travel on by its evidence: the desk is asked."""
+    RULED_OURS = "ruled-ours"
 
 
 class Entry(StrEnum):
@@ -121,13 +150,35 @@ TABLE: Mapping[tuple[State, Event], State] = MappingProxyType(
         (State.KEPT, Event.QUALIFIED_NOT_ILLEGAL): State.CLOSED,
         (State.ASSIGNED, Event.QUALIFIED_ILLEGAL): State.KEPT,
         (State.ASSIGNED, Event.QUALIFIED_NOT_ILLEGAL): State.CLOSED,
+        (State.SENT, Event.RELAY_FAILED): State.WAITING,
+        (State.KEPT, Event.RELOCATE): State.LOCATING,
+        (State.KEPT, Event.DIRECTORY_CHANGED): State.WAITING,
+        (State.ASSIGNED, Event.HANDED_ON): State.LEAVING,
+        (State.KEPT, Event.HANDED_ON): State.LEAVING,
+        (State.DISPUTED, Event.HANDED_ON): State.LEAVING,
+        (State.LEAVING, Event.RECEIPTED): State.TRANSFERRED,
+        (State.LEAVING, Event.RETURNED): State.ASSIGNED,
+        (State.TRANSFERRED, Event.RETURNED): State.ASSIGNED,
+        (State.TRANSFERRED, Event.RECEIVED_AGAIN): State.ASSIGNED,
+        (State.SENT, Event.RECEIVED_AGAIN): State.ASSIGNED,
+        (State.ASSIGNED, Event.CONTESTED): State.DISPUTED,
+        (State.KEPT, Event.CONTESTED): State.DISPUTED,
+        (State.DISPUTED, Event.RULED_OURS): State.ASSIGNED,
+        (State.DISPUTED, Event.QUALIFIED_ILLEGAL): State.DISPUTED,
+        (State.DISPUTED, Event.QUALIFIED_NOT_ILLEGAL): State.CLOSED,
         # Reported again and found illegal this time: where it is hosted may have changed since.
         (State.CLOSED, Event.QUALIFIED_ILLEGAL): State.LOCATING,
         (State.CLOSED, Event.QUALIFIED_NOT_ILLEGAL): State.CLOSED,
     }
 )
 
-NEEDS_CLEARANCE = frozenset({Event.RELEASED, Event.ROUTED_SEND})
+HELD = frozenset({State.ASSIGNED, State.KEPT})
+"""Received and ours to act on: what another location may move on."""
+
+#: What comes back qualified is acted on at once, as what was qualified here first.
+_BACK = frozenset({Event.RETURNED, Event.RECEIVED_AGAIN, Event.RULED_OURS})
+
+NEEDS_CLEARANCE = frozenset({Event.RELEASED, Event.ROUTED_SEND, Event.HANDED_ON})
 """What may not leave does not leave (docs/protocol.md, I10): these events are refused to an item not cleared."""
 
 
@@ -157,6 +208,8 @@ def next_state(state: State, event: Event, *, qualified: bool, forward_unqualifi
         raise TransitionRefused(state, event, " and not cleared to leave")
     if after is State.WAITING and cleared and event is not Event.WITHHELD:
         return TABLE[after, Event.RELEASED]
+    if event in _BACK and qualified:
+        return TABLE[after, Event.QUALIFIED_ILLEGAL]
     return after
 
 
@@ -168,16 +221,232 @@ def standing(state: State, *, received: bool) -> State:
     return State.ASSIGNED if received and state is State.CLOSED else state
 
 
+class Said(StrEnum):
+    """What a record says of an item, as far as the lifecycle tells records apart."""
+
+    ASSESSED_ILLEGAL = "assessment-illegal"
+    ASSESSED_NOT_ILLEGAL = "assessment-not-illegal"
+    AUTHORITIES_INFORMED = "authorities-informed"
+    HOSTER_NOTIFIED = "hoster-notified"
+    REMOVED = "removed"
+    UNAVAILABLE = "unavailable"
+    NOT_ILLEGAL = "not-illegal"
+    CORRECTED = "correction"
+    WITHDRAWN = "withdrawal"
+    FINAL = "status-final"
+
+
+class Speaker(StrEnum):
+    """Who says it, as this node sees the item."""
+
+    CUSTODIAN = "custodian"
+    """The hotline that the item is assigned to; this node itself for what it acts on."""
+    ORIGIN = "origin"
+    """The hotline that reported it first, or that this node had it from."""
+    FORMER = "former custodian"
+    """A hotline that had it before: what it said then may arrive after the word of its successor."""
+    STRANGER = "stranger"
+
+
+class Code(StrEnum):
+    """Why a record is refused: codes of the error registry."""
+
+    NOT_COMPETENT = "not-competent"
+    HANDLING_VIOLATION = "handling-violation"
+
+
+ASSESSMENTS = frozenset({Said.ASSESSED_ILLEGAL, Said.ASSESSED_NOT_ILLEGAL})
+_STEPS_BEFORE_THE_END = frozenset({Said.AUTHORITIES_INFORMED, Said.HOSTER_NOTIFIED})
+_ENDS = frozenset({Said.REMOVED, Said.UNAVAILABLE, Said.NOT_ILLEGAL})
+ACTIONS = _STEPS_BEFORE_THE_END | _ENDS
+_SAME = None
+"""The record is taken and the state stays."""
+
+_NOT_ASSIGNED = (
+    State.LOCATING,
+    State.WAITING,
+    State.READY,
+    State.ORIGIN_LOOKUP,
+    State.UNLOCATED,
+    State.UNDELIVERABLE,
+    State.REFUSED,
+)
+_HERE = (State.ASSIGNED, State.KEPT, State.CLOSED, State.DISPUTED)
+_THERE = (State.SENT, State.DECLINED)
+_PASSED_ON = (State.LEAVING, State.TRANSFERRED)
+
+_NOT_TAKEN_UP = (State.ASSIGNED, State.DISPUTED, State.SENT, State.DUPLICATE)
+
+_Row = tuple[tuple[State, ...], frozenset[Said], Speaker, State | Code | None]
+
+#: Every record that is not refused as `not-competent`. No two rows speak of one cell; a test holds that.
+_ROWS: tuple[_Row, ...] = (
+    # The hotline that the item is assigned to qualifies it and acts on it: at its own node ...
+    ((State.ASSIGNED, State.KEPT, State.CLOSED), frozenset({Said.ASSESSED_ILLEGAL}), Speaker.CUSTODIAN, State.KEPT),
+    (
+        (State.ASSIGNED, State.KEPT, State.CLOSED),
+        frozenset({Said.ASSESSED_NOT_ILLEGAL}),
+        Speaker.CUSTODIAN,
+        State.CLOSED,
+    ),
+    ((State.ASSIGNED, State.KEPT), _STEPS_BEFORE_THE_END, Speaker.CUSTODIAN, State.KEPT),
+    # Whose a disputed item is, is open; what it is and what is done about it is not.
+    ((State.DISPUTED,), frozenset({Said.ASSESSED_ILLEGAL}) | _STEPS_BEFORE_THE_END, Speaker.CUSTODIAN, _SAME),
+    ((State.DISPUTED,), frozenset({Said.ASSESSED_NOT_ILLEGAL}), Speaker.CUSTODIAN, State.CLOSED),
+    (_HERE, _ENDS, Speaker.CUSTODIAN, State.DONE),
+    # ... and, by its records, at the node that sent the item.
+    (_THERE, frozenset({Said.ASSESSED_ILLEGAL}), Speaker.CUSTODIAN, State.SENT),
+    (_THERE, frozenset({Said.ASSESSED_NOT_ILLEGAL}), Speaker.CUSTODIAN, State.DECLINED),
+    ((State.SENT,), _STEPS_BEFORE_THE_END, Speaker.CUSTODIAN, _SAME),
+    (_THERE, _ENDS | {Said.FINAL}, Speaker.CUSTODIAN, State.DONE),
+    # ... and at a node in between, which had it and passed it on.
+    (_PASSED_ON, ASSESSMENTS | _STEPS_BEFORE_THE_END, Speaker.CUSTODIAN, _SAME),
+    (_PASSED_ON, _ENDS | {Said.FINAL}, Speaker.CUSTODIAN, State.DONE),
+    # What a custodian said while it had the item counts as history, whenever it arrives.
+    ((*_THERE, *_PASSED_ON, State.DONE, State.WITHDRAWN), ASSESSMENTS | _STEPS_BEFORE_THE_END, Speaker.FORMER, _SAME),
+    # Of what is not illegal nobody is informed: it is qualified as illegal first.
+    ((State.CLOSED, State.DECLINED), _STEPS_BEFORE_THE_END, Speaker.CUSTODIAN, Code.HANDLING_VIOLATION),
+    # A final action is final.
+    ((State.DONE,), ASSESSMENTS | ACTIONS, Speaker.CUSTODIAN, Code.HANDLING_VIOLATION),
+    ((State.DONE,), frozenset({Said.FINAL}), Speaker.CUSTODIAN, _SAME),
+    # Everything happens at the item that this one repeats.
+    ((State.DUPLICATE,), ASSESSMENTS | ACTIONS, Speaker.CUSTODIAN, Code.HANDLING_VIOLATION),
+    # What was on its way when the report was taken back is nobody's offence; it is noted.
+    ((State.WITHDRAWN,), ASSESSMENTS | ACTIONS | {Said.FINAL}, Speaker.CUSTODIAN, _SAME),
+    # The reporter may say otherwise until the hotline that the item is assigned to has taken it up.
+    (_NOT_TAKEN_UP, frozenset({Said.ASSESSED_ILLEGAL}), Speaker.ORIGIN, _SAME),
+    # What is not illegal never leaves: such a report is withdrawn.
+    (_NOT_TAKEN_UP, frozenset({Said.ASSESSED_NOT_ILLEGAL}), Speaker.ORIGIN, Code.HANDLING_VIOLATION),
+    ((State.WITHDRAWN,), ASSESSMENTS | {Said.CORRECTED}, Speaker.ORIGIN, Code.HANDLING_VIOLATION),
+    # The report is the reporter's own: it corrects and withdraws it whatever has become of the item.
+    (
+        (*_NOT_ASSIGNED, *_HERE, *_THERE, *_PASSED_ON, State.DUPLICATE, State.DONE),
+        frozenset({Said.CORRECTED}),
+        Speaker.ORIGIN,
+        _SAME,
+    ),
+    (
+        (*_NOT_ASSIGNED, *_HERE, *_THERE, *_PASSED_ON, State.DUPLICATE, State.WITHDRAWN),
+        frozenset({Said.WITHDRAWN}),
+        Speaker.ORIGIN,
+        State.WITHDRAWN,
+    ),
+    ((State.DONE,), frozenset({Said.WITHDRAWN}), Speaker.ORIGIN, _SAME),
+)
+
+RECORDS: Mapping[tuple[State, Said, Speaker], State | Code] = MappingProxyType(
+    dict.fromkeys(product(State, Said, Speaker), Code.NOT_COMPETENT)
+    | {
+        (state, said, speaker): state if result is _SAME else result
+        for states, saids, speaker, result in _ROWS
+        for state in states
+        for said in saids
+    }
+)
+"""Every state, every record, everybody who may say it: the state after, or the code of the refusal."""
+
+_SENTENCES: Mapping[Code, str] = MappingProxyType(
+    {
+        Code.NOT_COMPETENT: "this is for another hotline to say of an item",
+        Code.HANDLING_VIOLATION: "the rules do not allow this of an item",
+    }
+)
+
+
+class RecordRefused(Exception):  # noqa: N818 -- names the fact, as the callers and the documents do
+    """The record is refused and changes nothing: `code` of the registry, `state` of the item, a sentence."""
+
+    def __init__(self, code: Code, state: State, sentence: str) -> None:
+        """Keep what the refusal is made of."""
+        super().__init__(sentence)
+        self.code = code
+        self.state = state
+        self.sentence = sentence
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What is known of an item beside its state, for the rules that hold in several states.
+
+    `standing` is the qualification that counts: the custodian's, else the reporter's. `actions` are those recorded.
+    `taken_up` is whether the custodian has qualified it or acted on it.
+    """
+
+    standing: Classification | None = None
+    actions: frozenset[Said] = frozenset()
+    taken_up: bool = False
+
+
+def after_record(
+    state: State, said: Said, speaker: Speaker, facts: Facts, *, finding: Classification | None = None
+) -> State:
+    """Return the state after a record; `finding` is what an assessment found.
+
+    Raises RecordRefused: by the table, then by the rules that hold in every state (docs/protocol.md, section 3).
+    A repeat that says nothing new is the caller's to recognise; here a second action of a kind is an offence.
+    """
+    result = RECORDS[state, said, speaker]
+    if isinstance(result, Code):
+        sentence = _SENTENCES[result]
+        if state in _NOT_ASSIGNED and result is Code.NOT_COMPETENT:
+            sentence = "no hotline has been assigned an item"
+        raise RecordRefused(result, state, f"{sentence} that is {state}")
+    if state is State.WITHDRAWN or speaker is Speaker.FORMER:
+        return result
+    if said in ASSESSMENTS:
+        _check_finding(state, speaker, facts, finding)
+    if said in facts.actions:
+        raise RecordRefused(Code.HANDLING_VIOLATION, state, "this action is recorded already, and each counts once")
+    if said is Said.NOT_ILLEGAL and facts.standing is Classification.BASELINE:
+        raise RecordRefused(Code.HANDLING_VIOLATION, state, "a baseline qualification is final: it is illegal")
+    return result
+
+
+def _check_finding(state: State, speaker: Speaker, facts: Facts, finding: Classification | None) -> None:
+    """Refuse a qualification that may not replace the one that stands."""
+    if speaker is Speaker.ORIGIN and facts.taken_up:
+        raise RecordRefused(Code.NOT_COMPETENT, state, "the hotline that it is assigned to has taken it up")
+    if facts.standing is Classification.BASELINE and finding is not Classification.BASELINE:
+        raise RecordRefused(Code.HANDLING_VIOLATION, state, "a baseline qualification is final and cannot be changed")
+    if facts.actions and facts.standing is not None and finding is not facts.standing:
+        raise RecordRefused(Code.HANDLING_VIOLATION, state, "an action is recorded: the qualification stands")
+
+
+def speaker_of(said: Said, roles: Collection[Speaker]) -> Speaker:
+    """Return as whom a hotline speaks that has these roles towards the item, perhaps several, perhaps none."""
+    own_report = said in {Said.CORRECTED, Said.WITHDRAWN}
+    order = (Speaker.ORIGIN, Speaker.CUSTODIAN) if own_report else (Speaker.CUSTODIAN, Speaker.ORIGIN)
+    if Speaker.FORMER in roles and Speaker.CUSTODIAN not in roles and not own_report:
+        return Speaker.FORMER
+    return next((role for role in order if role in roles), Speaker.STRANGER)
+
+
 def mermaid() -> str:
-    """Draw the table as a Mermaid state diagram, one line a pair of states, for docs/architecture.md."""
-    lines = ["stateDiagram-v2"]
-    lines += [f"    [*] --> {_node(state)}: {entry}" for entry, state in ENTRIES.items()]
+    """Draw both tables as a Mermaid state diagram, one line a pair of states, for docs/architecture.md."""
+    moves = {(state, event.value): after for (state, event), after in TABLE.items()}
+    entries = [f"    [*] --> {_node(state)}: {entry}" for entry, state in ENTRIES.items()]
+    return "\n".join(["stateDiagram-v2", *entries, *_drawn({**moves, **_record_moves()})]) + "\n"
+
+
+def records_mermaid() -> str:
+    """Draw what records change, for docs/protocol.md."""
+    return "\n".join(["stateDiagram-v2", *_drawn(_record_moves())]) + "\n"
+
+
+def _record_moves() -> dict[tuple[State, str], State]:
+    return {
+        (state, f"{said} by {speaker}"): after
+        for (state, said, speaker), after in RECORDS.items()
+        if isinstance(after, State)
+    }
+
+
+def _drawn(moves: Mapping[tuple[State, str], State]) -> list[str]:
     labels: dict[tuple[State, State], list[str]] = {}
-    for (state, event), after in TABLE.items():
+    for (state, label), after in moves.items():
         if state is not after:
-            labels.setdefault((state, after), []).append(event)
-    lines += [f"    {_node(state)} --> {_node(after)}: {', '.join(labels[state, after])}" for state, after in labels]
-    return "\n".join(lines) + "\n"
+            labels.setdefault((state, after), []).append(label)
+    return [f"    {_node(state)} --> {_node(after)}: {', '.join(labels[state, after])}" for state, after in labels]
 
 
 def _node(state: State) -> str:

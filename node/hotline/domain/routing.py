@@ -54,24 +54,36 @@ class Undeliverable:
 Route = Keep | Send | Undeliverable
 
 
-def competent(directory: Directory, country: str, case_id: UUID, own: str) -> Route:
+def competent(
+    directory: Directory, country: str, case_id: UUID, own: str, excluding: frozenset[str] = frozenset()
+) -> Route:
     """Decide who acts on an item hosted in `country` (a code as the directory writes it), seen from node `own`.
 
     All items of one case that are hosted in one country go to the same hotline, at every node with this directory.
+    `excluding` are those that did not take the item in time.
     """
     entry = directory.nodes.get(own)
     if entry is not None and country in entry.countries:
         return Keep(OWN_COUNTRY, country, country)
-    chosen = _choose((node for node in directory.nodes.values() if country in node.countries), case_id)
+    nodes = [node for node in directory.nodes.values() if node.id not in excluding]
+    chosen = _choose((node for node in nodes if country in node.countries), case_id)
     if chosen is not None:
         return Send(chosen.id, country, country, HOSTING_COUNTRY)
-    mandated = (directory.nodes[node_id] for node_id in directory.mandated if node_id in directory.nodes)
+    mandated = (node for node in nodes if node.id in directory.mandated)
     chosen = _choose((node for node in mandated if node.countries), case_id)
     if chosen is None:
         return Undeliverable(NO_COMPETENT_HOTLINE, country)
     if chosen.id == own:
         return Keep(MANDATED, country, chosen.countries[0])
     return Send(chosen.id, country, chosen.countries[0], MANDATED)
+
+
+def countries_elsewhere(directory: Directory, own: str) -> list[str] | None:
+    """Return the countries from which an item may have to leave `own`; None for all, when another one is mandated."""
+    others = [node for node in directory.nodes.values() if node.id != own and node.state in _RECEIVING]
+    if any(node.id in directory.mandated for node in others):
+        return None
+    return sorted({country for node in others for country in node.countries})
 
 
 def _choose(nodes: Iterable[NodeEntry], case_id: UUID) -> NodeEntry | None:

@@ -8,13 +8,24 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 import msgspec
 from msgspec import Meta
 
 from node.hotline.domain.urls import URL_BYTES_MAX
-from protocol.codes import Age, Channel, Classification, Commerciality, Gender, HashAlgorithm, PaymentMethod, SiteType
+from protocol.codes import (
+    Action,
+    ActionReason,
+    Age,
+    Channel,
+    Classification,
+    Commerciality,
+    Gender,
+    HashAlgorithm,
+    PaymentMethod,
+    SiteType,
+)
 
 MEDIA_MAX = 1000
 REPORTS_MAX = 1000
@@ -37,6 +48,9 @@ UrlText = Annotated[
 ]
 ShortText = Annotated[str, Meta(min_length=1, max_length=SHORT_CHARS_MAX)]
 Time = Annotated[datetime, Meta(tz=True, description="RFC 3339, with its offset from UTC.")]
+
+GivenReason = Literal["reported-in-error", "not-illegal", "legal-order", "other"]
+"""Why a person takes a report back; `rerouted` is what a node itself says of a record that was not receipted."""
 
 
 class _Input(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -73,6 +87,35 @@ class QualificationIn(_Input, frozen=True):
 
 class AssessmentIn(QualificationIn, frozen=True):
     """A qualification set on an item already known."""
+
+
+class ActionIn(_Input, frozen=True):
+    """What this hotline did about an item, or found it to be; `at` is now, if not said."""
+
+    action: Action
+    at: Time | None = None
+    by: Annotated[ShortText, Meta(description="Who did it, as the submitter names them.")] | None = None
+    reason: Annotated[ActionReason, Meta(description="With `unavailable` and `not-illegal` only.")] | None = None
+
+
+class CorrectionIn(_Input, frozen=True):
+    """What a report should have said; what is left out stays as it is."""
+
+    referrer: UrlText | None = None
+    hashes: Annotated[list[HashIn], Meta(max_length=HASHES_MAX)] | None = None
+    site_type: SiteType | None = None
+    commerciality: Commerciality | None = None
+    payment_methods: Annotated[list[PaymentMethod], Meta(max_length=len(PaymentMethod))] | None = None
+    reference: (
+        Annotated[ShortText, Meta(description="As the competent hotline is to see it; the report is known by the old.")]
+        | None
+    ) = None
+
+
+class WithdrawalIn(_Input, frozen=True):
+    """Why a report is taken back."""
+
+    reason: GivenReason
 
 
 class MediaIn(_Input, frozen=True):
@@ -141,6 +184,7 @@ class IntakeFault(StrEnum):
     BAD_HASH = "bad-hash"
     BAD_EMAIL = "bad-email"
     URL_AS_REFERENCE = "url-as-reference"
+    NOT_WITH_THIS = "not-with-this"
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +221,9 @@ _REPORT = msgspec.json.Decoder(ReportIn)
 _ENVELOPE = msgspec.json.Decoder(_BatchEnvelope)
 _SHAPE = msgspec.json.Decoder(_Shape)
 _ASSESSMENT = msgspec.json.Decoder(AssessmentIn)
+_ACTION = msgspec.json.Decoder(ActionIn)
+_CORRECTION = msgspec.json.Decoder(CorrectionIn)
+_WITHDRAWAL = msgspec.json.Decoder(WithdrawalIn)
 
 _Decoded = TypeVar("_Decoded")
 
@@ -218,6 +265,21 @@ def decode_assessment(raw: bytes) -> AssessmentIn:
     return _decode(_ASSESSMENT, raw, "")
 
 
+def decode_action(raw: bytes) -> ActionIn:
+    """Decode the body of an action; raises IntakeRefused."""
+    return _decode(_ACTION, raw, "")
+
+
+def decode_correction(raw: bytes) -> CorrectionIn:
+    """Decode the body of a correction; raises IntakeRefused."""
+    return _decode(_CORRECTION, raw, "")
+
+
+def decode_withdrawal(raw: bytes) -> WithdrawalIn:
+    """Decode the body of a withdrawal; raises IntakeRefused."""
+    return _decode(_WITHDRAWAL, raw, "")
+
+
 def convert_report(fields: dict[str, object]) -> ReportIn:
     """Validate a report that does not come as JSON (a row, a form) by the same schema; raises IntakeRefused."""
     try:
@@ -235,7 +297,16 @@ _MISSING = "Object missing required field `"
 _UNKNOWN = "Object contains unknown field `"
 _SAFE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,39}")
 _STEP = re.compile(r"\.([a-z_]+)|\[(\d+)\]")
-_INPUTS: tuple[type[_Input], ...] = (HashIn, QualificationIn, MediaIn, ReportIn, BatchIn)
+_INPUTS: tuple[type[_Input], ...] = (
+    HashIn,
+    QualificationIn,
+    MediaIn,
+    ReportIn,
+    BatchIn,
+    ActionIn,
+    CorrectionIn,
+    WithdrawalIn,
+)
 _NAMES = frozenset(name for one in _INPUTS for name in one.__struct_fields__)
 _CODES: dict[str, type[StrEnum]] = {
     "channel": Channel,
@@ -246,6 +317,7 @@ _CODES: dict[str, type[StrEnum]] = {
     "commerciality": Commerciality,
     "payment_methods": PaymentMethod,
     "algorithm": HashAlgorithm,
+    "action": Action,
 }
 
 

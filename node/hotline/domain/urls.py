@@ -116,6 +116,11 @@ class ReportedUrl(msgspec.Struct, frozen=True):
         return f"<ReportedUrl {self.scheme} {self.host_kind}>"
 
 
+def located_name(url: ReportedUrl) -> str:
+    """Return what is to be located; a content identifier or an IPNS name has no country, whatever it looks like."""
+    return f"{url.host}.ipfs" if url.host_kind is HostKind.IPFS else url.host
+
+
 def parse_reported_url(text: str) -> ReportedUrl:
     """Read `text` as a browser does and give its normal form; of a normal form, the normal form is itself.
 

@@ -8,29 +8,36 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Protocol
 
-from node.hotline.domain.delivery import BackOff, BatchAnswer, Problem, Rewind, Shrink, decide
+from node.hotline.domain.comparison import Direction
+from node.hotline.domain.delivery import (
+    KEY_PROBLEMS,
+    PROBE_RECORDS,
+    BackOff,
+    BatchAnswer,
+    Problem,
+    Rewind,
+    Shrink,
+    backoff_s,
+    decide,
+    next_batch_records,
+)
+from node.hotline.framing import Framer
+from node.hotline.judging import Judge
 from node.hotline.store import contacts, outbound
 from node.hotline.store.vault import Vault
 from node.platform.database import Database
-from protocol.batch import encode_batch
-from protocol.checkpoint import Checkpoint, StreamId
-from protocol.cosignature import sign_checkpoint, verify_checkpoint, verify_cosignature
+from protocol.checkpoint import Checkpoint
 from protocol.directory import Directory, NodeEntry
 from protocol.errors import ProtocolError
-from protocol.keys import KeyUse, SignatureInvalid, SigningKey
+from protocol.keys import SignatureInvalid, SigningKey
 from protocol.merkle import Edge
-from protocol.note import Note, parse_note
+from protocol.receipt import open_receipt
 
 #: After a problem with the size of a batch it grows back by this factor with every receipt.
 _GROWTH = 2
-#: Room for the signed checkpoint in front of the records.
-_NOTE_BYTES = 16_384
-#: A cosignature line begins with its time in seconds (C2SP tlog-cosignature); a datetime holds no later one than this.
-_TIME_BYTES = 8
-_TIME_S_MAX = 253_402_300_799
 
 
 class PutBatch(Protocol):
@@ -66,8 +73,17 @@ class _Window:
 
     sent: Edge
     batch_records: int
+    #: What a peer once said it takes in one batch; to grow beyond it would be refused again.
+    batch_records_max: int
+    flights_max: int
+    credit: int | None = None
     rewound: bool = False
     flights: deque[_InFlight] = field(default_factory=deque)
+
+    def next_records(self) -> int:
+        """Return how many records the next batch may hold; 0 when an answer has to come first."""
+        in_flight = sum(flight.after.size - flight.before.size for flight in self.flights)
+        return next_batch_records(self.batch_records, credit=self.credit, in_flight=in_flight)
 
     def abandon(self, to: Edge) -> None:
         """Forget what is in flight: the receiver answers repeats with their receipts."""
@@ -84,6 +100,7 @@ class Sender:
     node_id: str
     db: Database
     vault: Vault
+    judge: Judge
     stream_keys: Sequence[SigningKey]
     pool: Executor
     put_batch: PutBatch
@@ -96,16 +113,20 @@ class Sender:
     backoff_base_s: float
     backoff_cap_s: float
 
-    async def deliver(self, peer: NodeEntry, directory: Directory, stop: Callable[[], bool]) -> None:
+    async def deliver(self, peer: NodeEntry, stop: Callable[[], bool]) -> None:
         """Send until everything is receipted, the peer has to be left alone, or `stop()` says so.
 
         Batches already in flight when `stop()` turns true are waited for and their receipts stored.
         """
         async with self.db.transaction("deliver.read") as tx:
             cursor = await outbound.cursor(tx, peer.id)
+            failures = (await contacts.contact(tx, peer.id)).failures
         if cursor is None:
             return
-        window = _Window(cursor.edge, self.batch_records_max)
+        # Whoever did not answer last time is asked with one small batch: a dead peer then costs next to nothing.
+        flights_max = 1 if failures else self.batches_in_flight_max
+        records = min(self.batch_records_max, PROBE_RECORDS) if failures else self.batch_records_max
+        window = _Window(cursor.edge, records, self.batch_records_max, flights_max)
         acked = cursor.edge
         try:
             while True:
@@ -117,12 +138,14 @@ class Sender:
                 answer = await flight.answer
                 problem = answer.problem
                 if answer.receipt is not None:
-                    problem, acked = await self._keep_receipt(peer, directory, cursor.stream, flight, answer.receipt)
+                    problem, acked = await self._keep_receipt(peer, cursor.stream, flight, answer.receipt)
                 if problem is None:
                     if acked.size != flight.after.size:
                         # The receipt of an earlier cut: what is in flight was cut for another place.
                         window.abandon(acked)
-                    window.batch_records = min(self.batch_records_max, window.batch_records * _GROWTH)
+                    window.batch_records = min(window.batch_records_max, window.batch_records * _GROWTH)
+                    window.credit = answer.credit
+                    window.flights_max = self.batches_in_flight_max
                     continue
                 window.abandon(acked)
                 if not await self._react(peer, cursor, window, flight, problem, answer.clock_skew_s):
@@ -133,38 +156,24 @@ class Sender:
             window.abandon(acked)
 
     async def _fill(self, window: _Window, peer: NodeEntry, cursor: outbound.Cursor) -> None:
-        while len(window.flights) < self.batches_in_flight_max:
-            async with self.db.transaction("deliver.read") as tx:
-                rows = await outbound.read(
-                    tx, cursor.stream, window.sent.size, window.batch_records, self.batch_bytes_max - _NOTE_BYTES
-                )
-            if not rows:
-                return
+        framer = Framer(
+            self.node_id, self.db, self.vault, self.stream_keys, self.pool, self.clock_now, self.batch_bytes_max
+        )
+        while len(window.flights) < window.flights_max and (records := window.next_records()):
             before = window.sent
-            after = before.extend([row.leaf_hash for row in rows])
-            checkpoint = Checkpoint(StreamId(self.node_id, peer.id, cursor.epoch).origin(), after.size, after.root())
-            body = await self._sign_and_frame(cursor.stream, checkpoint, rows)
-            sending = asyncio.create_task(_put(self.put_batch, peer, cursor.epoch, before.size, body))
-            window.flights.append(_InFlight(before, after, checkpoint, sending))
-            window.sent = after
-
-    async def _sign_and_frame(
-        self, stream: int, checkpoint: Checkpoint, rows: Sequence[outbound.StoredRecord]
-    ) -> bytes:
-        now_s = int(self.clock_now().timestamp())
-
-        def work() -> bytes:
-            note = sign_checkpoint(checkpoint, self.stream_keys, now_s=now_s)
-            records = [self.vault.open_record("outbox", stream, row.idx, row.sealed) for row in rows]
-            return encode_batch(note.to_bytes(), records)
-
-        return await asyncio.get_running_loop().run_in_executor(self.pool, work)
+            cut = await framer.cut(peer.id, cursor, before, records)
+            if cut is None:
+                return
+            sending = asyncio.create_task(_put(self.put_batch, peer, cursor.epoch, before.size, cut.body))
+            window.flights.append(_InFlight(before, cut.after, cut.checkpoint, sending))
+            window.sent = cut.after
 
     async def _keep_receipt(
-        self, peer: NodeEntry, directory: Directory, stream: int, flight: _InFlight, raw: bytes
+        self, peer: NodeEntry, stream: int, flight: _InFlight, raw: bytes
     ) -> tuple[Problem | None, Edge]:
         """Verify a receipt, store it with the new cursor and return the edge it covers; a Problem when it is none."""
         now = self.clock_now()
+        directory = self.judge.directory()
         try:
             covered = await asyncio.get_running_loop().run_in_executor(
                 self.pool, _check_receipt, raw, flight, directory
@@ -178,9 +187,13 @@ class Sender:
             if other is None:
                 return Problem("bad-receipt"), flight.before
             after = other
-        async with self.db.transaction("deliver.receipt") as tx:
-            await outbound.store_receipt(tx, stream, covered.size, raw, after, now)
-            await contacts.reached(tx, peer.id, now)
+        try:
+            async with self.db.transaction("deliver.receipt") as tx:
+                await self.judge.hold(tx, Direction.OUT, peer.id, directory)
+                await outbound.store_receipt(tx, stream, covered.size, raw, after, now)
+                await contacts.reached(tx, peer.id, now)
+        except ProtocolError as error:
+            return Problem(error.code), flight.before
         self.watch.receipted(peer.id, after.size - flight.before.size)
         return None, after
 
@@ -190,6 +203,15 @@ class Sender:
             leaves = await outbound.leaf_hashes(tx, stream, covered.size, first=before.size)
         edge = before.extend(leaves)
         return edge if edge.size == covered.size and edge.root() == covered.root else None
+
+    async def unheard(self, peer: NodeEntry, problem: Problem) -> None:
+        """Leave a peer alone for a while that did not hear what was said to it before a batch."""
+        async with self.db.transaction("deliver.read") as tx:
+            failures = (await contacts.contact(tx, peer.id)).failures
+        wait_s = backoff_s(failures, base_s=self.backoff_base_s, cap_s=self.backoff_cap_s, draw=self.draw)
+        self.watch.failed(peer.id, problem, alarm=False)
+        async with self.db.transaction("deliver.failed") as tx:
+            await contacts.failed(tx, peer.id, problem.code, self.clock_now() + timedelta(seconds=wait_s), None)
 
     async def _react(
         self,
@@ -209,6 +231,7 @@ class Sender:
             first_index=flight.before.size,
             batch_records=flight.after.size - flight.before.size,
             rewound=window.rewound,
+            key_problems=contact.key_problems,
             base_s=self.backoff_base_s,
             cap_s=self.backoff_cap_s,
             draw=self.draw,
@@ -217,11 +240,17 @@ class Sender:
         self.watch.failed(peer.id, problem, alarm=alarm)
         if isinstance(decision, Shrink):
             window.batch_records = decision.records
+            if problem.code == "too-large" and problem.credit is not None:
+                window.batch_records_max = max(problem.credit, decision.records)
+            elif problem.code != "too-large":
+                window.credit = problem.credit
             return True
         now = self.clock_now()
         delay_s = decision.seconds if isinstance(decision, BackOff) else 0.0
         async with self.db.transaction("deliver.failed") as tx:
-            await contacts.failed(tx, peer.id, problem.code, now + timedelta(seconds=delay_s), clock_skew_s)
+            retry_at = now + timedelta(seconds=delay_s)
+            of_keys = problem.code in KEY_PROBLEMS
+            await contacts.failed(tx, peer.id, problem.code, retry_at, clock_skew_s, of_keys=of_keys)
             if isinstance(decision, Rewind):
                 leaves = await outbound.leaf_hashes(tx, cursor.stream, decision.index)
                 window.sent = Edge.EMPTY.extend(leaves)
@@ -234,31 +263,8 @@ async def _put(put_batch: PutBatch, peer: NodeEntry, epoch: int, first: int, bod
 
 
 def _check_receipt(raw: bytes, flight: _InFlight, directory: Directory) -> Checkpoint:
-    """Return the checkpoint the receipt covers; raises when it proves nothing, or nothing of `flight`.
-
-    It is judged as whoever reads the proof later will judge it (protocol.evidence): by the keys that both sides had at
-    the time it states. So one that was given before a key was changed, and comes with a repeat, is as good as ever.
-    """
-    note = parse_note(raw)
-    covered = Checkpoint.parse(note.text)
+    """Return the checkpoint the receipt covers; raises when it proves nothing, or nothing of `flight`."""
+    covered, _ = open_receipt(raw, directory)
     if covered.origin != flight.checkpoint.origin or covered.size <= flight.before.size:
         raise ValueError("the receipt covers something else")
-    stream = StreamId.parse(covered.origin)
-    at = _cosigned_at(note, covered, stream, directory)
-    verify_checkpoint(note, covered, directory.verification_keys(stream.iss, KeyUse.STREAM, at))
     return covered
-
-
-def _cosigned_at(note: Note, covered: Checkpoint, stream: StreamId, directory: Directory) -> datetime:
-    """Return when the peer cosigned with every receipt key it had then; raises SignatureInvalid."""
-    name = stream.receipt_name()
-    stated = {int.from_bytes(one.signature[:_TIME_BYTES]) for one in note.signatures if one.name == name}
-    for time_s in sorted(stated):
-        at = datetime.fromtimestamp(min(time_s, _TIME_S_MAX), UTC)
-        keys = directory.verification_keys(stream.aud, KeyUse.RECEIPT, at)
-        try:
-            if verify_cosignature(note, covered, name, keys) == time_s:
-                return at
-        except SignatureInvalid:
-            continue
-    raise SignatureInvalid("no receipt is signed by every receipt key that the peer had at the time it states")

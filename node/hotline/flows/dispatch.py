@@ -7,7 +7,7 @@ from uuid import UUID
 
 import msgspec
 
-from node.hotline.domain.assessment import Assessment
+from node.hotline.domain.assessment import to_wire
 from node.hotline.domain.lifecycle import Event, State, next_state
 from node.hotline.domain.routing import Keep, Route, Send, Undeliverable, competent
 from node.hotline.store import items, outbound
@@ -16,7 +16,7 @@ from node.hotline.store.vault import Vault
 from node.platform.database import Database, Row
 from node.platform.fieldcrypto import FieldSealed
 from node.platform.ids import new_ids
-from protocol.bodies import Flags, Hash, Hosting, Qualification, ReportBody
+from protocol.bodies import Hash, Hosting, ReportBody
 from protocol.codes import Channel, Commerciality, HashAlgorithm, Kind, PaymentMethod, SiteType
 from protocol.directory import Directory
 from protocol.errors import ProtocolError
@@ -59,7 +59,9 @@ class Dispatcher:
                     state = next_state(State.READY, Event.WITHHELD, qualified=False, forward_unqualified=False)
                     moves.append(items.Move(row["id"], state, None, None, None))
                     continue
-                route = competent(directory, row["hosting_country"], row["case_id"], self.node_id)
+                route = competent(
+                    directory, row["hosting_country"], row["case_id"], self.node_id, frozenset(row["failed"])
+                )
                 if isinstance(route, Send):
                     try:
                         record = self._encode(record_id, row, route, now)
@@ -71,6 +73,8 @@ class Dispatcher:
                         route = Undeliverable("unreadable", route.hosting_country)
                     else:
                         by_peer.setdefault(route.node_id, []).append((record_id, row["id"], record))
+                        moves.append(self._move(row, route, leaf_hash(record)))
+                        continue
                 moves.append(self._move(row, route))
             heads = await outbound.lock_streams(tx, list(by_peer)) if by_peer else {}
             for peer, records in by_peer.items():
@@ -84,7 +88,7 @@ class Dispatcher:
         """Forwarding without qualification may have been switched off since the item became ready."""
         return self.forward_unqualified or is_illegal(row["qualification"])
 
-    def _move(self, row: Row, route: Route) -> items.Move:
+    def _move(self, row: Row, route: Route, report_hash: bytes | None = None) -> items.Move:
         state = next_state(
             State.READY,
             _EVENT[type(route)],
@@ -94,7 +98,7 @@ class Dispatcher:
         if isinstance(route, Undeliverable):
             return items.Move(row["id"], state, route.reason, None, None)
         node = route.node_id if isinstance(route, Send) else self.node_id
-        return items.Move(row["id"], state, route.reason, route.assigned_country, node)
+        return items.Move(row["id"], state, route.reason, route.assigned_country, node, report_hash)
 
     def _sealed(
         self, head: outbound.StreamHead, records: Sequence[tuple[UUID, UUID, bytes]]
@@ -134,10 +138,10 @@ class Dispatcher:
             commerciality=None if row["commerciality"] is None else Commerciality(row["commerciality"]),
             payment_methods=tuple(PaymentMethod(method) for method in row["payment_methods"]),
             channel=Channel(row["channel"]),
-            reference=row["reference"],
+            reference=self.vault.reference(case_id, row["wire_reference_enc"], row["reference"]),
             received_at=row["received_at"],
             reported_at=row["reported_at"],
-            qualification=None if assessment is None else _qualification(assessment),
+            qualification=None if assessment is None else to_wire(assessment),
             hosting=hosting,
         )
         return encode_report(
@@ -158,19 +162,3 @@ def _hashes(column: Sequence[Mapping[str, str]] | None) -> tuple[Hash, ...]:
     if column is None:
         return ()
     return tuple(Hash(HashAlgorithm(one["alg"]), one["value"]) for one in column if one["alg"] in _WIRE_HASHES)
-
-
-def _qualification(assessment: Assessment) -> Qualification:
-    marks = (assessment.virtual, assessment.user_generated, assessment.child_modelling)
-    flags = None
-    if any(mark is not None for mark in marks):
-        flags = Flags(virtual=marks[0], user_generated=marks[1], child_modelling=marks[2])
-    return Qualification(
-        classification=assessment.classification,
-        at=assessment.at,
-        age=assessment.age,
-        gender=assessment.gender,
-        flags=flags,
-        law=assessment.law,
-        by=assessment.by,
-    )

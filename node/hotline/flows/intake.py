@@ -11,18 +11,23 @@ from uuid import UUID
 
 from msgspec.structs import replace
 
-from node.hotline.domain.assessment import Assessment, Merge, merge
+from node.hotline.domain.assessment import Assessment, Merge, merge, to_wire
 from node.hotline.domain.intake import Report, ReportedItem
-from node.hotline.domain.lifecycle import ENTRIES, Entry, Event, State, next_state, standing
-from node.hotline.store import intake, items
+from node.hotline.domain.lifecycle import ENTRIES, Entry, Event, State, next_state
+from node.hotline.store import intake, items, steps
 from node.hotline.store.intake import CaseRow, ItemRow
 from node.hotline.store.qualification import from_column, to_column
+from node.hotline.store.telling import Teller, Telling
 from node.hotline.store.vault import Vault
 from node.platform.database import Database, Transaction
 from node.platform.ids import new_ids
+from protocol.steps import AssessmentBody
 
 #: A state that a qualification leads to has its own reason, or starts afresh with none.
 _REASONS = {State.CLOSED: "not-illegal", State.LOCATING: None}
+_NOT_QUALIFIED_BY_A_REPORT = frozenset(
+    {State.SENT, State.DECLINED, State.DONE, State.WITHDRAWN, State.ASSIGNED, State.DUPLICATE}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +89,7 @@ class Intake:
 
     db: Database
     vault: Vault
+    teller: Teller
     clock_now: Callable[[], datetime]
     forward_unqualified: bool
 
@@ -204,23 +210,30 @@ class Intake:
     async def _merge(self, tx: Transaction, brought: dict[UUID, list[Assessment]], now: datetime) -> None:
         """Let a qualification that came with a duplicate count for the item already known."""
         moved: list[tuple[UUID, str, str, str | None]] = []
+        said: dict[UUID, AssessmentBody] = {}
         current = await items.locked_states(tx, list(brought))
+        acted = await items.acted_on(tx, list(brought))
         for item_id, arriving in brought.items():
-            state = standing(State(current[item_id]["state"]), received=current[item_id]["received"])
+            state = State(current[item_id]["state"])
             held = from_column(current[item_id]["qualification"])
             best, changed = held, False
             for assessment in arriving:
-                best, outcome = merge(best, assessment)
+                best, outcome = merge(best, assessment, acted=item_id in acted)
                 changed = changed or outcome is Merge.TAKEN
             # What was sent is the peer's to assess; what a peer assigned to us is qualified by a person here.
-            if best is None or not changed or state in {State.SENT, State.ASSIGNED, State.DUPLICATE}:
+            if best is None or not changed or current[item_id]["received"] or state in _NOT_QUALIFIED_BY_A_REPORT:
                 continue
             event = Event.QUALIFIED_ILLEGAL if best.illegal else Event.QUALIFIED_NOT_ILLEGAL
             after = next_state(state, event, qualified=best.illegal, forward_unqualified=self.forward_unqualified)
             reason = _REASONS.get(after, current[item_id]["reason"])
             moved.append((item_id, to_column(best) or "{}", after, reason))
+            said[item_id] = AssessmentBody(qualification=to_wire(best))
         if moved:
             await items.write_qualifications(tx, moved, now)
+            # Peers who reported the URL hold us for its custodian.
+            others = await steps.listeners_of_duplicates(tx, list(said))
+            told = [Telling(one, said[item_id]) for item_id, found in sorted(others.items()) for one in found]
+            await self.teller.tell(tx, told, now)
             await items.requeue(tx, [row[0] for row in moved if row[2] == State.LOCATING], now)
             await tx.notify("dispatch")
 

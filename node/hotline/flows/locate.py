@@ -12,7 +12,7 @@ from uuid import UUID
 from geo.verdict import Verdict, VerdictKind
 from node.hotline.domain.delivery import backoff_s
 from node.hotline.domain.lifecycle import Event, State, next_state
-from node.hotline.domain.urls import HostKind, UrlRefused, parse_reported_url
+from node.hotline.domain.urls import UrlRefused, located_name, parse_reported_url
 from node.hotline.store import items
 from node.hotline.store.qualification import is_illegal
 from node.hotline.store.vault import Vault
@@ -63,10 +63,20 @@ class Locating:
         await self._store([(it, verdicts.get(it.id, _UNREADABLE)) for it in leased])
         return len(leased)
 
+    async def recall(self) -> int:
+        """Make due what waits for longer than any wait is: it was queued by a clock ahead of ours; returns how many."""
+        async with self.db.transaction("locate.recall") as tx:
+            recalled = await items.recall_queued(
+                tx, self.clock_now(), lease_s=LEASE_S, base_s=self.retry_base_s, cap_s=_RETRY_CAP_S
+            )
+            if recalled:
+                await tx.notify("locate")
+        return recalled
+
     def _host(self, it: items.ToLocate) -> str | None:
         """The host of an item, or None when its URL does not open any more (altered, or moved from another row)."""
         try:
-            return _host(self.vault.open("items", "url_enc", it.id, it.url_enc))
+            return located_name(parse_reported_url(self.vault.open("items", "url_enc", it.id, it.url_enc)))
         except (FieldSealed, UrlRefused):
             return None
 
@@ -119,9 +129,3 @@ class Locating:
             reasons=verdict.reasons,
             evidence_enc=self.vault.seal("items", "evidence_enc", item_id, evidence),
         )
-
-
-def _host(text: str) -> str:
-    """The host to locate; a content identifier or an IPNS name has no hosting country, whatever it looks like."""
-    url = parse_reported_url(text)
-    return f"{url.host}.ipfs" if url.host_kind is HostKind.IPFS else url.host

@@ -4,10 +4,9 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from node.hotline.store import evidence
+from node.hotline.store.proofs import Proofs
 from node.hotline.store.vault import Vault
 from node.platform.database import Database
-from protocol.evidence import make_proof
-from protocol.merkle import inclusion_proof
 
 
 class NothingToProve(LookupError):  # noqa: N818 - names the fact
@@ -30,10 +29,7 @@ class Prover:
             place = await evidence.place_of_item(tx, item_id)
             if place is None:
                 raise NothingToProve("no record of this item was sent or received")
-            covering = await evidence.receipt_covering(tx, place)
-            if covering is None:
+            proof = await Proofs(tx, self.vault).proof(place)
+            if proof is None:
                 raise NothingToProve("the record has no receipt yet")
-            size, receipt = covering
-            leaves = await evidence.leaf_hashes(tx, place, size)
-        record = self.vault.open_record(place.table, place.stream, place.idx, place.sealed)
-        return make_proof(record, place.idx, inclusion_proof(place.idx, leaves), receipt)
+        return proof

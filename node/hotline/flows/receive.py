@@ -10,30 +10,43 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 from datetime import datetime
 
+from node.hotline.domain.budgets import BudgetLimits
+from node.hotline.domain.comparison import Direction
+from node.hotline.judging import Judge
 from node.hotline.store import contacts, inbound
+from node.hotline.store.proofs import Proofs
 from node.hotline.store.vault import Vault
 from node.platform.database import Database, Transaction
 from node.platform.ids import new_id
+from node.platform.nonces import remember_nonce
 from protocol.batch import decode_batch
 from protocol.checkpoint import Checkpoint, StreamId
 from protocol.cosignature import cosign, verify_checkpoint
 from protocol.directory import Directory
+from protocol.epoch import ended_epoch
 from protocol.errors import ProtocolError
+from protocol.evidence import make_proof
 from protocol.keys import KeyUse, SignatureInvalid, SigningKey
-from protocol.merkle import Edge, leaf_hash
+from protocol.merkle import Edge, inclusion_proof, leaf_hash
 from protocol.note import Note, parse_note
+from protocol.receipt import open_receipt
 
-#: The first epoch of every stream; a later one begins only with a recovery (a later version of HX/1).
+#: Records are applied at some thousand a second.
+_APPLIED_SOON_S = 2
+#: The first epoch of every stream; a later one begins only with a recovery.
 FIRST_EPOCH = 1
 
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """A batch as it came: who signed the request, what the path says, the body."""
+    """A batch as it came: who signed the request, what the path says, the body.
+
+    One that we fetched ourselves has no nonce of its own: the answer was bound to our request.
+    """
 
     peer: str
     keyid: str
-    nonce: str
+    nonce: str | None
     iss: str
     epoch: int
     first_index: int
@@ -57,17 +70,19 @@ class Receiver:
     node_id: str
     db: Database
     vault: Vault
-    receipt_keys: Sequence[SigningKey]
+    judge: Judge
+    receipt_keys: Callable[[datetime], Sequence[SigningKey]]
     pool: Executor
     batch_records_max: int
     unapplied_records_max: int
+    budgets: BudgetLimits
     clock_now: Callable[[], datetime]
 
     async def receive(self, offer: Offer, directory: Directory) -> Receipt:
         """Return the receipt once everything is committed; raises ProtocolError and stores nothing otherwise.
 
         The numbers are those of docs/protocol.md, "Checking order". Steps 1 to 3 (size, request signature, digest)
-        are the door's (`node.hotline.api.peer`), steps 9 and on are said in outcomes.
+        are the door's (`node.platform.peerdoor`), steps 9 and on are said in outcomes.
         """
         # 4. Framing.
         raw_note, records = decode_batch(offer.body)
@@ -85,19 +100,41 @@ class Receiver:
             )
         leaves = [leaf_hash(record) for record in records]
         # The costly part of step 8, done before the stream is locked; its verdict counts in its place.
-        verdict = await self._signature_verdict(note, checkpoint, offer.peer, directory)
+        # A receipt states whole seconds, and the sender will judge both signatures by the keys of the second it states:
+        # a key that changes within it, or while we wait for the stream, must not part what we check from what we sign.
+        stated = self.clock_now().replace(microsecond=0)
+        kept = await self._own_receipt(note, directory)
+        verdict = None if kept else await self._signature_verdict(note, checkpoint, offer.peer, directory, stated)
         try:
             async with self.db.transaction("receive.store") as tx:
-                return await self._store(tx, offer, note, checkpoint, records, leaves, verdict)
+                if offer.nonce is not None:
+                    await self._remember(tx, offer, offer.nonce)
+                await self.judge.hold(tx, Direction.IN, offer.peer, directory)
+                return await self._store(tx, offer, note, checkpoint, records, leaves, verdict, stated, kept=kept)
         except _Contradiction as proof:
             await self._keep_proof(offer, proof)
             raise ProtocolError("equivocation", proof.sentence, extra={"size": proof.size}) from None
 
+    async def _own_receipt(self, note: Note, directory: Directory) -> bool:
+        """Tell whether the note is a receipt that we gave, and lost since: what both sides have signed stays so.
+
+        It is judged by the keys of its time (PROTOCOL section 6); whatever else the note is, step 8 says.
+        """
+        name = f"{self.node_id}/receipt"
+        if not any(line.name == name for line in note.signatures):
+            return False
+        loop = asyncio.get_running_loop()
+        try:
+            await loop.run_in_executor(self.pool, open_receipt, note.to_bytes(), directory)
+        except (ProtocolError, SignatureInvalid, ValueError):
+            return False
+        return True
+
     async def _signature_verdict(
-        self, note: Note, checkpoint: Checkpoint, peer: str, directory: Directory
+        self, note: Note, checkpoint: Checkpoint, peer: str, directory: Directory, stated: datetime
     ) -> ProtocolError | None:
         """Return what step 8 has to say: keys known, of the right use and state, each with a valid signature."""
-        keys = directory.verification_keys(peer, KeyUse.STREAM, self.clock_now())
+        keys = directory.verification_keys(peer, KeyUse.STREAM, stated)
         if not keys:
             return ProtocolError("unknown-key", "the directory lists no stream key for the sender")
         loop = asyncio.get_running_loop()
@@ -109,6 +146,10 @@ class Receiver:
             )
         return None
 
+    async def _remember(self, tx: Transaction, offer: Offer, nonce: str) -> None:
+        if not await remember_nonce(tx, offer.keyid, nonce, self.clock_now()):
+            raise ProtocolError("replay", "this request was answered before", field="nonce")
+
     async def _store(
         self,
         tx: Transaction,
@@ -118,11 +159,12 @@ class Receiver:
         records: Sequence[bytes],
         leaves: Sequence[bytes],
         verdict: ProtocolError | None,
+        stated: datetime,
+        *,
+        kept: bool,
     ) -> Receipt:
         now = self.clock_now()
-        if not await inbound.remember_nonce(tx, offer.keyid, offer.nonce, now):
-            raise ProtocolError("replay", "this request was answered before", field="nonce")
-        head = await self._lock(tx, offer)
+        head = await self._lock(tx, offer, note, checkpoint, records, verdict)
         # 6. First index against what is held.
         if offer.first_index > head.edge.size:
             raise ProtocolError(
@@ -132,7 +174,7 @@ class Receiver:
         await _compare_overlap(tx, head.id, offer.first_index, leaves, overlap, note, checkpoint, verdict)
         await contacts.heard_from(tx, offer.peer, now)
         if overlap == len(records):
-            return await _repeat(tx, head, offer.first_index, note, checkpoint, verdict)
+            return await self._repeat(tx, head, offer.first_index, note, checkpoint, verdict, stated, kept=kept)
         # 7. The leaves extend the held edge to exactly the signed root.
         edge = head.edge.extend(leaves[overlap:])
         if edge.root() != checkpoint.root:
@@ -140,40 +182,142 @@ class Receiver:
         # 8. Checkpoint signatures.
         if verdict is not None:
             raise verdict
-        if overlap:
+        if overlap and (first := await _first_receipt(tx, head, offer.first_index)) is not None:
             # A repeat with new records behind it. Were they stored now, the sender would never get the receipt that
             # covers the repeated ones, and the two sides would prove one record by two receipts (PROTOCOL, I3).
-            return await _first_receipt(tx, head, offer.first_index)
+            return first
+        # Where no receipt of the repeated ones counts any more, one is given for all of them.
+        records = records[overlap:]
+        await self._check_not_ended(tx, offer, note, checkpoint)
         # What is stored waits to be applied; new records are taken as far as that queue has room, repeats always.
         credit = max(0, self.unapplied_records_max - (head.edge.size - head.applied))
         if len(records) > credit:
             raise ProtocolError(
-                "over-quota", "records received before are to be applied first", extra={"credit": credit}
+                "over-quota",
+                "records received before are to be applied first",
+                extra={"credit": credit, "retry_after": _APPLIED_SOON_S},
             )
-        receipt = await self._cosign(note, checkpoint, now)
+        size = sum(len(record) for record in records)
+        budget = await inbound.budget(tx, offer.peer)
+        room = self.budgets.room(budget, len(records), size, now)
+        if len(records) > room.records and not kept:
+            raise ProtocolError(
+                "over-quota",
+                "the budget of new records or bytes is used up for the time being",
+                extra={"credit": room.records, "retry_after": room.wait_s},
+            )
+        if not kept:
+            await inbound.keep_budget(tx, offer.peer, self.budgets.after(budget, len(records), size, now))
+        credit = min(credit, max(room.records, len(records)))
+        # The receipt of records that we had, and lost, is the one they had then (PROTOCOL, I3).
+        receipt = note.to_bytes() if kept else await self._cosign(note, checkpoint, stated)
         seal = self.vault.seal_record
         rows = [
             (idx, leaf, seal("inbox", head.id, idx, record))
-            for idx, leaf, record in zip(range(head.edge.size, edge.size), leaves, records, strict=True)
+            for idx, leaf, record in zip(range(head.edge.size, edge.size), leaves[overlap:], records, strict=True)
         ]
         await inbound.store_batch(tx, head, edge, rows, receipt, now)
         await tx.notify("apply")
         await tx.notify(f"received:{offer.peer}")
         return Receipt(receipt, edge.size, len(rows), credit - len(rows))
 
-    async def _lock(self, tx: Transaction, offer: Offer) -> inbound.InboundHead:
+    async def _repeat(
+        self,
+        tx: Transaction,
+        head: inbound.InboundHead,
+        first: int,
+        note: Note,
+        checkpoint: Checkpoint,
+        verdict: ProtocolError | None,
+        stated: datetime,
+        *,
+        kept: bool,
+    ) -> Receipt:
+        """Answer what is held already: the same root at that size, and the receipt first given, byte for byte.
+
+        Where none that was given counts any more, this checkpoint is cosigned in its place (PROTOCOL section 6).
+        """
+        if verdict is not None:
+            raise verdict
+        if (await inbound.edge_at(tx, head.id, checkpoint.size)).root() != checkpoint.root:
+            batch = await inbound.batch_covering(tx, head.id, checkpoint.size)
+            raise _Contradiction("another root was signed for this size", checkpoint, batch.receipt, note.to_bytes())
+        given = await _first_receipt(tx, head, first)
+        if given is not None:
+            return given
+        receipt = note.to_bytes() if kept else await self._cosign(note, checkpoint, stated)
+        await inbound.give_anew(tx, head.id, checkpoint.size, receipt, self.clock_now())
+        await tx.notify("apply")
+        return Receipt(receipt, checkpoint.size, 0, None)
+
+    async def _lock(
+        self,
+        tx: Transaction,
+        offer: Offer,
+        note: Note,
+        checkpoint: Checkpoint,
+        records: Sequence[bytes],
+        verdict: ProtocolError | None,
+    ) -> inbound.InboundHead:
         head = await inbound.lock_stream(tx, offer.iss, offer.epoch)
-        if head is None and offer.epoch == FIRST_EPOCH:
+        if head is None:
+            if offer.epoch != FIRST_EPOCH:
+                await self._check_new_epoch(tx, offer, note, checkpoint, records, verdict)
             await inbound.create_stream(tx, offer.iss, offer.epoch)
             head = await inbound.lock_stream(tx, offer.iss, offer.epoch)
         if head is None:
-            raise ProtocolError("malformed", "this epoch of the stream is not known here", field="epoch")
+            raise LookupError("a stream that was just begun is there")
         return head
 
-    async def _cosign(self, note: Note, checkpoint: Checkpoint, now: datetime) -> bytes:
+    async def _check_new_epoch(
+        self,
+        tx: Transaction,
+        offer: Offer,
+        note: Note,
+        checkpoint: Checkpoint,
+        records: Sequence[bytes],
+        verdict: ProtocolError | None,
+    ) -> None:
+        """A new epoch begins where the one before ended, exactly as it is held here: or it denies what was said."""
+        before = StreamId(offer.iss, self.node_id, offer.epoch - 1)
+        if offer.epoch - 1 == FIRST_EPOCH:
+            # Of a stream that never carried anything the end is known all the same.
+            await inbound.create_stream(tx, offer.iss, FIRST_EPOCH)
+        old = await inbound.lock_stream(tx, offer.iss, before.epoch)
+        if old is None:
+            raise ProtocolError("malformed", "the epoch before is not known here", field="epoch")
+        if offer.first_index:
+            raise ProtocolError("stream-gap", "an epoch begins with its first record", extra={"expected": 0})
+        named = ended_epoch(records[0], before.origin())
+        leaves = [leaf_hash(record) for record in records]
+        if Edge.EMPTY.extend(leaves).root() != checkpoint.root:
+            raise ProtocolError("root-mismatch", "the records do not lead to the signed root", field="root")
+        if verdict is not None:
+            raise verdict
+        if named.size > old.edge.size:
+            raise ProtocolError("stream-gap", "records of the epoch before are missing here", extra={"expected": 0})
+        if named != Checkpoint(before.origin(), old.edge.size, old.edge.root()):
+            held = await inbound.batch_covering(tx, old.id, old.edge.size)
+            ending = make_proof(records[0], 0, inclusion_proof(0, leaves), note.to_bytes())
+            sentence = "the new epoch denies records of the one before"
+            raise _Contradiction(sentence, checkpoint, held.receipt, note.to_bytes(), ending)
+
+    async def _check_not_ended(self, tx: Transaction, offer: Offer, note: Note, checkpoint: Checkpoint) -> None:
+        """A later epoch is the sender's own word that this one had ended where it is held."""
+        later = await inbound.stream_of(tx, offer.iss, offer.epoch + 1)
+        if later is not None:
+            # Both of one batch, whether its receipt counts or not: the desk compares their checkpoints.
+            held = await inbound.batch_covering(tx, later, 1)
+            ending = await Proofs(tx, self.vault).proof_of_first(later, held.size, held.receipt)
+            sentence = "a later epoch says that this one had ended"
+            raise _Contradiction(sentence, checkpoint, held.receipt, note.to_bytes(), ending)
+
+    async def _cosign(self, note: Note, checkpoint: Checkpoint, stated: datetime) -> bytes:
+        keys = self.receipt_keys(stated)
+
         def sign() -> bytes:
             name = f"{self.node_id}/receipt"
-            return cosign(note, checkpoint, name, self.receipt_keys, now_s=int(now.timestamp())).to_bytes()
+            return cosign(note, checkpoint, name, keys, now_s=int(stated.timestamp())).to_bytes()
 
         return await asyncio.get_running_loop().run_in_executor(self.pool, sign)
 
@@ -181,20 +325,23 @@ class Receiver:
         now = self.clock_now()
         async with self.db.transaction("receive.equivocation") as tx:
             await inbound.keep_equivocation(
-                tx, new_id(now), offer.peer, proof.origin, proof.size, proof.held, proof.offered, now
+                tx, new_id(now), offer.peer, proof.origin, proof.size, proof.held, proof.offered, proof.ending, now
             )
 
 
 class _Contradiction(Exception):  # noqa: N818 - a proof, not an error of ours
-    """The sender signed two stories; carries both checkpoints."""
+    """The sender signed two stories; carries both checkpoints, and of two epochs the record that ended the first."""
 
-    def __init__(self, sentence: str, checkpoint: Checkpoint, held: bytes, offered: bytes) -> None:
+    def __init__(
+        self, sentence: str, checkpoint: Checkpoint, held: bytes, offered: bytes, ending: bytes | None = None
+    ) -> None:
         super().__init__(sentence)
         self.sentence = sentence
         self.origin = checkpoint.origin
         self.size = checkpoint.size
         self.held = held
         self.offered = offered
+        self.ending = ending
 
 
 def _open_checkpoint(raw_note: bytes, offer: Offer, node_id: str) -> tuple[Note, Checkpoint]:
@@ -230,7 +377,7 @@ async def _compare_overlap(
     held = await inbound.leaf_hashes(tx, stream, first, first + overlap)
     for at, (ours, theirs) in enumerate(zip(held, leaves[:overlap], strict=True), start=first):
         if ours != theirs:
-            before = await _edge_at(tx, stream, first)
+            before = await inbound.edge_at(tx, stream, first)
             if before.extend(leaves).root() != checkpoint.root:
                 raise ProtocolError("root-mismatch", "the records do not lead to the signed root", field="root")
             if verdict is not None:
@@ -239,32 +386,7 @@ async def _compare_overlap(
             raise _Contradiction("another record is held at this index", checkpoint, batch.receipt, note.to_bytes())
 
 
-async def _repeat(
-    tx: Transaction,
-    head: inbound.InboundHead,
-    first: int,
-    note: Note,
-    checkpoint: Checkpoint,
-    verdict: ProtocolError | None,
-) -> Receipt:
-    """Answer what is held already: the same root at that size, and the receipt first given, byte for byte."""
-    if verdict is not None:
-        raise verdict
-    if (await _edge_at(tx, head.id, checkpoint.size)).root() != checkpoint.root:
-        batch = await inbound.batch_covering(tx, head.id, checkpoint.size)
-        raise _Contradiction("another root was signed for this size", checkpoint, batch.receipt, note.to_bytes())
-    return await _first_receipt(tx, head, first)
-
-
-async def _first_receipt(tx: Transaction, head: inbound.InboundHead, first: int) -> Receipt:
-    """Return the stored receipt of the batch that index `first` came in."""
-    batch = await inbound.batch_covering(tx, head.id, first + 1)
-    return Receipt(batch.receipt, batch.size, 0, None)
-
-
-async def _edge_at(tx: Transaction, stream: int, size: int) -> Edge:
-    """Return the edge of the held log when it had `size` leaves."""
-    if not size:
-        return Edge.EMPTY
-    batch = await inbound.batch_covering(tx, stream, size)
-    return batch.edge_before.extend(await inbound.leaf_hashes(tx, stream, batch.first, size))
+async def _first_receipt(tx: Transaction, head: inbound.InboundHead, first: int) -> Receipt | None:
+    """Return the first stored receipt that covers index `first` and counts."""
+    batch = await inbound.receipt_covering(tx, head.id, first)
+    return None if batch is None else Receipt(batch.receipt, batch.size, 0, None)

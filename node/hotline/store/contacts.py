@@ -11,7 +11,7 @@ _HEARD_RESOLUTION = timedelta(seconds=5)
 
 @dataclass(frozen=True, slots=True)
 class Contact:
-    """The row of one peer."""
+    """The row of one peer; `key_problems` counts refusals of our keys in a row."""
 
     node_id: str
     last_heard_at: datetime | None
@@ -20,6 +20,7 @@ class Contact:
     retry_at: datetime | None
     last_problem: str | None
     clock_skew_s: int | None
+    key_problems: int = 0
 
 
 async def heard_from(tx: Transaction, peer: str, now: datetime) -> None:
@@ -37,11 +38,23 @@ async def heard_from(tx: Transaction, peer: str, now: datetime) -> None:
         await tx.notify("deliver")
 
 
+async def greeted(tx: Transaction, peer: str, now: datetime) -> None:
+    """Note that `peer` said hello, or answered ours: it is back, and what went wrong before counts no more."""
+    await tx.execute(
+        "INSERT INTO peers (node_id, last_heard_at, failures) VALUES ($1, $2, 0) ON CONFLICT (node_id) DO UPDATE "
+        "SET last_heard_at = $2, failures = 0, key_problems = 0, retry_at = NULL",
+        peer,
+        now,
+    )
+    await tx.notify("deliver")
+
+
 async def reached(tx: Transaction, peer: str, now: datetime) -> None:
     """Note that `peer` took what we sent: failures and back-off end."""
     await tx.execute(
         "INSERT INTO peers (node_id, last_reached_at, failures) VALUES ($1, $2, 0) ON CONFLICT (node_id) DO UPDATE "
-        "SET last_reached_at = $2, failures = 0, retry_at = NULL, last_problem = NULL, clock_skew_s = NULL "
+        "SET last_reached_at = $2, failures = 0, key_problems = 0, retry_at = NULL, last_problem = NULL, "
+        "clock_skew_s = NULL "
         "WHERE peers.last_reached_at IS NULL OR peers.last_reached_at < $3 OR peers.failures > 0 "
         "OR peers.last_problem IS NOT NULL",
         peer,
@@ -50,17 +63,43 @@ async def reached(tx: Transaction, peer: str, now: datetime) -> None:
     )
 
 
-async def failed(tx: Transaction, peer: str, problem: str, retry_at: datetime, clock_skew_s: int | None) -> None:
-    """Note a failure and when to try again."""
+async def failed(
+    tx: Transaction,
+    peer: str,
+    problem: str,
+    retry_at: datetime,
+    clock_skew_s: int | None,
+    *,
+    of_keys: bool = False,
+) -> None:
+    """Note a failure and when to try again; `of_keys` when the peer refused our keys."""
     await tx.execute(
-        "INSERT INTO peers (node_id, failures, retry_at, last_problem, clock_skew_s) VALUES ($1, 1, $2, $3, $4) "
+        "INSERT INTO peers (node_id, failures, retry_at, last_problem, clock_skew_s, key_problems) "
+        "VALUES ($1, 1, $2, $3, $4, $5) "
         "ON CONFLICT (node_id) DO UPDATE SET failures = peers.failures + 1, retry_at = $2, last_problem = $3, "
-        "clock_skew_s = $4",
+        "clock_skew_s = $4, key_problems = CASE WHEN $5 > 0 THEN peers.key_problems + 1 ELSE 0 END",
         peer,
         retry_at,
         problem,
         clock_skew_s,
+        int(of_keys),
     )
+
+
+async def compared(tx: Transaction, peer: str, now: datetime) -> None:
+    """Note that both sides compared what they hold."""
+    await tx.execute(
+        "INSERT INTO peers (node_id, failures, compared_at) VALUES ($1, 0, $2) "
+        "ON CONFLICT (node_id) DO UPDATE SET compared_at = $2",
+        peer,
+        now,
+    )
+
+
+async def compared_since(tx: Transaction, since: datetime) -> set[str]:
+    """Return the peers with which we compared after `since`."""
+    rows = await tx.fetch("SELECT node_id FROM peers WHERE compared_at > $1", since)
+    return {row["node_id"] for row in rows}
 
 
 async def contact(tx: Transaction, peer: str) -> Contact:
@@ -72,7 +111,8 @@ async def contact(tx: Transaction, peer: str) -> Contact:
 async def contacts(tx: Transaction, only: list[str] | None = None) -> list[Contact]:
     """Return every peer met (or those of `only`), by name."""
     rows = await tx.fetch(
-        "SELECT node_id, last_heard_at, last_reached_at, failures, retry_at, last_problem, clock_skew_s FROM peers "
+        "SELECT node_id, last_heard_at, last_reached_at, failures, retry_at, last_problem, clock_skew_s, "
+        "key_problems FROM peers "
         "WHERE $1::text[] IS NULL OR node_id = ANY($1) ORDER BY node_id",
         only,
     )

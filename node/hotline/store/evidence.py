@@ -38,11 +38,11 @@ async def place_of_item(tx: Transaction, item_id: UUID) -> Place | None:
 
 
 async def receipt_covering(tx: Transaction, place: Place) -> tuple[int, bytes] | None:
-    """Return (size, receipt) of the first receipt that covers the record, or None."""
+    """Return (size, receipt) of the first receipt that covers the record and proves something, or None."""
     if place.table == OUTBOX:
         return await outbound.receipt_covering(tx, place.stream, place.idx)
-    held = await inbound.batch_covering(tx, place.stream, place.idx + 1)
-    return held.size, held.receipt
+    held = await inbound.receipt_covering(tx, place.stream, place.idx)
+    return None if held is None else (held.size, held.receipt)
 
 
 async def leaf_hashes(tx: Transaction, place: Place, size: int) -> list[bytes]:

@@ -1,11 +1,13 @@
-"""What peers say to us: inbound streams, their records, batches, receipts and nonces. Decides nothing."""
+"""What peers say to us: inbound streams, their records, batches and receipts. Decides nothing."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from node.platform.database import Transaction
+from node.hotline.domain.budgets import Budget
+from node.hotline.domain.turns import mark_after, start_of
+from node.platform.database import Row, Transaction
 from protocol.merkle import Edge
 
 
@@ -60,6 +62,25 @@ async def held_size(tx: Transaction, peer: str, epoch: int) -> int:
     return int(size or 0)
 
 
+async def covered_size(tx: Transaction, peer: str, epoch: int) -> int:
+    """Return how far the stream is covered by a receipt that counts; 0 when it is not known."""
+    size = await tx.value(
+        "SELECT max(b.size) FROM inbound_batches b JOIN inbound_streams s ON s.id = b.stream "
+        "WHERE s.peer = $1 AND s.epoch = $2 AND NOT b.worthless",
+        peer,
+        epoch,
+    )
+    return int(size or 0)
+
+
+async def stream_of(tx: Transaction, peer: str, epoch: int) -> int | None:
+    """Return the row of a stream that holds records, or None."""
+    stream: int | None = await tx.value(
+        "SELECT id FROM inbound_streams WHERE peer = $1 AND epoch = $2 AND size > 0", peer, epoch
+    )
+    return stream
+
+
 async def leaf_hashes(tx: Transaction, stream: int, first: int, end: int) -> list[bytes]:
     """Return the leaf hashes held for indices `first` to `end` (exclusive)."""
     rows = await tx.fetch(
@@ -78,7 +99,66 @@ async def batch_covering(tx: Transaction, stream: int, size: int) -> Held:
     )
     if row is None:
         raise LookupError("no stored batch covers an index below the stream's size")
+    return _held(row)
+
+
+async def receipt_covering(tx: Transaction, stream: int, idx: int) -> Held | None:
+    """Return the first stored batch whose receipt covers index `idx` and proves something; None where none does."""
+    row = await tx.row(
+        "SELECT first, size, edge_before, receipt FROM inbound_batches "
+        "WHERE stream = $1 AND size > $2 AND NOT worthless ORDER BY size LIMIT 1",
+        stream,
+        idx,
+    )
+    return None if row is None else _held(row)
+
+
+def _held(row: Row) -> Held:
     return Held(row["first"], row["size"], Edge.from_bytes(row["first"], row["edge_before"]), row["receipt"])
+
+
+async def give_anew(tx: Transaction, stream: int, size: int, receipt: bytes, now: datetime) -> None:
+    """Store another receipt for what is held up to `size` (>= 1), in the place of those that prove nothing any more.
+
+    A batch that goes on behind it is parted there.
+    """
+    batch = await batch_covering(tx, stream, size)
+    if batch.size == size:
+        await tx.execute(
+            "UPDATE inbound_batches SET receipt = $3, received_at = $4, worthless = false "
+            "WHERE stream = $1 AND size = $2",
+            stream,
+            size,
+            receipt,
+            now,
+        )
+        return
+    edge = await edge_at(tx, stream, size)
+    await tx.execute(
+        "UPDATE inbound_batches SET first = $3, edge_before = $4 WHERE stream = $1 AND size = $2",
+        stream,
+        batch.size,
+        size,
+        edge.to_bytes(),
+    )
+    await tx.execute(
+        "INSERT INTO inbound_batches (stream, size, first, edge_before, receipt, received_at) "
+        "VALUES ($1, $2, $3, $4, $5, $6)",
+        stream,
+        size,
+        batch.first,
+        batch.edge_before.to_bytes(),
+        receipt,
+        now,
+    )
+
+
+async def edge_at(tx: Transaction, stream: int, size: int) -> Edge:
+    """Return the edge of the held log when it had `size` leaves; LookupError when it never had."""
+    if not size:
+        return Edge.EMPTY
+    batch = await batch_covering(tx, stream, size)
+    return batch.edge_before.extend(await leaf_hashes(tx, stream, batch.first, size))
 
 
 async def store_batch(
@@ -110,53 +190,146 @@ async def store_batch(
     )
 
 
-async def remember_nonce(tx: Transaction, keyid: str, nonce: str, now: datetime) -> bool:
-    """Remember a request's nonce; False when it was seen already."""
-    fresh = await tx.execute(
-        "INSERT INTO nonces (keyid, nonce, seen_at) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING", keyid, nonce, now
+async def budget(tx: Transaction, peer: str) -> Budget:
+    """Return what a peer's budget is; a full one for a peer that never sent anything."""
+    row = await tx.row("SELECT records_full_at, bytes_full_at FROM peer_budgets WHERE peer = $1", peer)
+    return Budget() if row is None else Budget(row["records_full_at"], row["bytes_full_at"])
+
+
+async def keep_budget(tx: Transaction, peer: str, left: Budget) -> None:
+    """Remember what is left of a peer's budget."""
+    await tx.execute(
+        "INSERT INTO peer_budgets (peer, records_full_at, bytes_full_at) VALUES ($1, $2, $3) "
+        "ON CONFLICT (peer) DO UPDATE SET records_full_at = $2, bytes_full_at = $3",
+        peer,
+        left.records_full_at,
+        left.bytes_full_at,
     )
-    return fresh == 1
-
-
-async def forget_nonces(tx: Transaction, before: datetime) -> int:
-    """Forget the nonces seen before `before`; returns how many."""
-    return await tx.execute("DELETE FROM nonces WHERE seen_at < $1", before)
 
 
 async def keep_equivocation(
-    tx: Transaction, proof_id: UUID, peer: str, origin: str, size: int, held: bytes, offered: bytes, now: datetime
+    tx: Transaction,
+    proof_id: UUID,
+    peer: str,
+    origin: str,
+    size: int,
+    held: bytes,
+    offered: bytes,
+    ending: bytes | None,
+    now: datetime,
 ) -> None:
-    """Keep two signed checkpoints that contradict each other, once for each size."""
+    """Keep two signed checkpoints that contradict each other, once for each size.
+
+    `ending` is the proof of the record that begins the later one's epoch, where they are of two.
+    """
     await tx.execute(
-        "INSERT INTO equivocations (id, peer, origin, size, held, offered, seen_at) "
-        "VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT DO NOTHING",
+        "INSERT INTO equivocations (id, peer, origin, size, held, offered, ending, seen_at) "
+        "VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT DO NOTHING",
         proof_id,
         peer,
         origin,
         size,
         held,
         offered,
+        ending,
         now,
     )
 
 
 @dataclass(frozen=True, slots=True)
 class ApplyHead:
-    """A locked apply cursor: the records from `applied` on are to be applied."""
+    """A locked apply cursor: the records from `applied` on are to be applied.
+
+    What became of those before `told` was said before a restore. `start` is where this turn begins on the line of
+    virtual time (node.hotline.domain.turns), `end` where it ends at the latest, None for the end of the stream.
+    """
 
     stream: int
     peer: str
     epoch: int
     applied: int
+    start: int = 0
+    told: int = 0
+    end: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Until:
+    """How far the stream from `peer` is to be applied: earlier epochs to their ends, this one up to `size`."""
+
+    peer: str
+    epoch: int
+    size: int
 
 
 async def lock_unapplied(tx: Transaction) -> ApplyHead | None:
-    """Lock one stream that holds records not applied yet and that no other worker has; None when there is none."""
+    """Lock the stream whose turn it is: one that holds records not applied yet and that no other worker has.
+
+    What has no receipt that counts waits for one: what is said of it may have to be proven.
+
+    None when there is none. Whatever the order of the rows, no peer waits for more than a turn of each other one.
+    """
     row = await tx.row(
-        "SELECT c.stream, s.peer, s.epoch, c.applied FROM apply_cursors c JOIN inbound_streams s ON s.id = c.stream "
-        "WHERE s.size > c.applied ORDER BY c.stream LIMIT 1 FOR UPDATE OF c SKIP LOCKED"
+        "SELECT c.stream, s.peer, s.epoch, c.applied, c.told, m.mark, p.passed, "
+        "(SELECT max(b.size) FROM inbound_batches b WHERE b.stream = s.id AND NOT b.worthless) AS covered "
+        "FROM apply_cursors c "
+        "JOIN inbound_streams s ON s.id = c.stream CROSS JOIN (SELECT max(started) AS passed FROM apply_cursors) p "
+        # The epochs of a peer have one mark between them: to begin another one gains no turn.
+        "JOIN (SELECT o.peer, max(k.mark) AS mark FROM inbound_streams o JOIN apply_cursors k ON k.stream = o.id "
+        "GROUP BY o.peer) m ON m.peer = s.peer "
+        "WHERE s.size > c.applied AND (SELECT max(b.size) FROM inbound_batches b WHERE b.stream = s.id "
+        "AND NOT b.worthless) > c.applied AND NOT EXISTS (SELECT 1 FROM inbound_streams e JOIN apply_cursors d "
+        "ON d.stream = e.id WHERE e.peer = s.peer AND e.epoch < s.epoch AND e.size > d.applied) "
+        "ORDER BY greatest(m.mark, p.passed), m.mark, c.stream LIMIT 1 FOR UPDATE OF c SKIP LOCKED"
     )
-    return None if row is None else ApplyHead(row["stream"], row["peer"], row["epoch"], row["applied"])
+    if row is None:
+        return None
+    start = start_of(row["mark"], row["passed"])
+    # Only as far as a receipt that counts goes.
+    return ApplyHead(row["stream"], row["peer"], row["epoch"], row["applied"], start, row["told"], row["covered"])
+
+
+_END = "least(s.size, CASE WHEN s.epoch = $2 THEN $3::bigint END)"
+_BEFORE_END = (
+    "FROM apply_cursors c JOIN inbound_streams s ON s.id = c.stream "
+    f"WHERE s.peer = $1 AND s.epoch <= $2 AND c.applied < {_END}"
+)
+
+
+async def lock_until(tx: Transaction, until: Until) -> ApplyHead | None:
+    """Lock the oldest stream of a peer that is not applied as far as `until` says; None when all are."""
+    row = await tx.row(
+        f'SELECT c.stream, s.peer, s.epoch, c.applied, c.told, c.mark, {_END} AS "end" {_BEFORE_END} '
+        "ORDER BY s.epoch LIMIT 1 FOR UPDATE OF c",
+        until.peer,
+        until.epoch,
+        until.size,
+    )
+    if row is None:
+        return None
+    return ApplyHead(row["stream"], row["peer"], row["epoch"], row["applied"], row["mark"], row["told"], row["end"])
+
+
+async def is_applied(tx: Transaction, until: Until) -> bool:
+    """Tell whether a peer's streams are applied as far as `until` says, or as far as they are held."""
+    open_: bool = await tx.value(
+        f"SELECT EXISTS (SELECT 1 {_BEFORE_END})",
+        until.peer,
+        until.epoch,
+        until.size,
+    )
+    return not open_
+
+
+async def refusals_said(tx: Transaction, stream: int, first: int, end: int) -> dict[int, tuple[str, str | None, str]]:
+    """Return the refusals (code, field, detail) that our outcomes said already, by index."""
+    rows = await tx.fetch(
+        "SELECT idx, code, field, detail FROM inbox_refusals WHERE stream = $1 AND idx >= $2 AND idx < $3",
+        stream,
+        first,
+        end,
+    )
+    return {row["idx"]: (row["code"], row["field"], row["detail"]) for row in rows}
 
 
 async def read(tx: Transaction, stream: int, first: int, records_max: int) -> list[tuple[int, bytes, bytes]]:
@@ -176,9 +349,17 @@ async def finish_apply(
     applied: int,
     refusals: Sequence[tuple[int, str, str | None, str]],
     now: datetime,
+    *,
+    share: int = 1,
 ) -> None:
-    """Move the apply cursor and note refusals (`idx`, code, field, detail)."""
-    await tx.execute("UPDATE apply_cursors SET applied = $2 WHERE stream = $1", head.stream, applied)
+    """Move the apply cursor, and its mark by a peer's `share`; note refusals (`idx`, code, field, detail)."""
+    await tx.execute(
+        "UPDATE apply_cursors SET applied = $2, started = $3, mark = $4 WHERE stream = $1",
+        head.stream,
+        applied,
+        head.start,
+        mark_after(head.start, applied - head.applied, share),
+    )
     if refusals:
         await tx.copy(
             "inbox_refusals",
@@ -187,21 +368,22 @@ async def finish_apply(
         )
 
 
-async def newest_receipt(tx: Transaction, peer: str) -> bytes | None:
-    """Return the receipt of the newest batch held of `peer`, or None."""
+async def newest_receipt(tx: Transaction, peer: str, epoch: int | None = None) -> bytes | None:
+    """Return the newest receipt given to `peer` that proves something, of one epoch or of the newest, or None."""
     note: bytes | None = await tx.value(
         "SELECT b.receipt FROM inbound_batches b JOIN inbound_streams s ON s.id = b.stream WHERE s.peer = $1 "
-        "ORDER BY s.epoch DESC, b.size DESC LIMIT 1",
+        "AND ($2::int IS NULL OR s.epoch = $2) AND NOT b.worthless ORDER BY s.epoch DESC, b.size DESC LIMIT 1",
         peer,
+        epoch,
     )
     return note
 
 
 async def receipt_for(tx: Transaction, peer: str, epoch: int, idx: int) -> bytes | None:
-    """Return the receipt first given that covers index `idx` of a peer's stream, or None."""
+    """Return the first receipt given that covers index `idx` of a peer's stream and proves something, or None."""
     note: bytes | None = await tx.value(
         "SELECT b.receipt FROM inbound_batches b JOIN inbound_streams s ON s.id = b.stream "
-        "WHERE s.peer = $1 AND s.epoch = $2 AND b.size > $3 ORDER BY b.size LIMIT 1",
+        "WHERE s.peer = $1 AND s.epoch = $2 AND b.size > $3 AND NOT b.worthless ORDER BY b.size LIMIT 1",
         peer,
         epoch,
         idx,

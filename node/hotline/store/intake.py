@@ -26,6 +26,7 @@ class CaseRow(msgspec.Struct, frozen=True):
     site_type: str | None
     commerciality: str | None
     payment_methods: tuple[str, ...]
+    wire_reference_enc: bytes | None = None
 
 
 class ItemRow(msgspec.Struct, frozen=True):
@@ -48,10 +49,15 @@ class ItemRow(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """Where an item came from when a peer sent it, with what the peer said of its hosting."""
+    """Where an item came from when a peer sent it, with what the peer said of its hosting.
+
+    `reporter` is the hotline that reported it first, `report_hash` the record hash of that report.
+    """
 
     stream: int
     idx: int
+    reporter: str
+    report_hash: bytes
     hosting_country: str | None
     registered_country: str | None
     assigned_country: str
@@ -120,7 +126,7 @@ async def items_of_cases(tx: Transaction, case_ids: Sequence[UUID]) -> dict[UUID
 
 
 async def claim_identities(tx: Transaction, first_items: Mapping[bytes, tuple[UUID, int]]) -> dict[bytes, UUID]:
-    """Return the first item of each URL digest: the one given when the URL is new, the known one otherwise.
+    """Return the item that counts for each URL digest: the one given when the URL is new or what was known ended.
 
     `first_items` maps a digest to (item to become the first, how often it is seen in this batch).
     Digests go in in their order, so that two batches with the same URLs cannot deadlock.
@@ -135,7 +141,19 @@ async def claim_identities(tx: Transaction, first_items: Mapping[bytes, tuple[UU
         [first_items[digest][0] for digest in digests],
         [first_items[digest][1] for digest in digests],
     )
-    return {row["url_digest"]: row["item_id"] for row in rows}
+    known = {row["url_digest"]: row["item_id"] for row in rows}
+    again = [digest for digest in digests if known[digest] != first_items[digest][0]]
+    if again:
+        # What ended is not taken up again: a report that comes later is the first of its own.
+        taken_over = await tx.fetch(
+            "UPDATE url_identities u SET item_id = r.id FROM unnest($1::bytea[], $2::uuid[]) AS r(digest, id), items i "
+            "WHERE u.url_digest = r.digest AND i.id = u.item_id AND i.state IN ('done', 'withdrawn') "
+            "RETURNING u.url_digest, u.item_id",
+            again,
+            [first_items[digest][0] for digest in again],
+        )
+        known |= {row["url_digest"]: row["item_id"] for row in taken_over}
+    return known
 
 
 _ITEM_COLUMNS = (
@@ -162,6 +180,8 @@ _ITEM_COLUMNS = (
     "located_at",
     "qualification",
     "peer_qualification",
+    "reporter",
+    "report_hash",
     "created_at",
     "updated_at",
 )
@@ -181,7 +201,7 @@ def _item_values(row: ItemRow, now: datetime) -> tuple[object, ...]:
     )
     came = row.received
     if came is None:
-        return (*head, None, None, row.state, row.reason, *(None,) * 8, row.qualification, None, now, now)
+        return (*head, None, None, row.state, row.reason, *(None,) * 8, row.qualification, *(None,) * 3, now, now)
     located = (
         came.hosting_country,
         came.registered_country,
@@ -201,6 +221,8 @@ def _item_values(row: ItemRow, now: datetime) -> tuple[object, ...]:
         *located,
         row.qualification,
         came.qualification,
+        came.reporter,
+        came.report_hash,
         now,
         now,
     )
@@ -231,12 +253,12 @@ async def copy_cases(tx: Transaction, rows: Sequence[CaseRow], now: datetime) ->
     """Insert cases received from a peer; one that exists already (another item of the same case) stays as it is."""
     await tx.execute(
         "INSERT INTO cases (id, submitter, channel, received_at, reported_at, referrer_enc, site_type, commerciality, "
-        "payment_methods, created_at) "
+        "payment_methods, wire_reference_enc, created_at) "
         "SELECT id, submitter, channel, received_at, reported_at, referrer, site, commerciality, "
-        "string_to_array(payments, ','), $10 "
+        "string_to_array(payments, ','), reference, $11 "
         "FROM unnest($1::uuid[], $2::text[], $3::text[], $4::timestamptz[], $5::timestamptz[], $6::bytea[], "
-        "$7::text[], $8::text[], $9::text[]) AS r(id, submitter, channel, received_at, reported_at, referrer, site, "
-        "commerciality, payments) ON CONFLICT DO NOTHING",
+        "$7::text[], $8::text[], $9::text[], $10::bytea[]) AS r(id, submitter, channel, received_at, reported_at, "
+        "referrer, site, commerciality, payments, reference) ON CONFLICT DO NOTHING",
         [row.id for row in rows],
         [row.submitter for row in rows],
         [row.channel for row in rows],
@@ -246,5 +268,6 @@ async def copy_cases(tx: Transaction, rows: Sequence[CaseRow], now: datetime) ->
         [row.site_type for row in rows],
         [row.commerciality for row in rows],
         [",".join(row.payment_methods) for row in rows],
+        [row.wire_reference_enc for row in rows],
         now,
     )

@@ -106,6 +106,24 @@ async def locked_states(tx: Transaction, ids: Sequence[UUID]) -> dict[UUID, Row]
     return {row["id"]: row for row in rows}
 
 
+async def acted_on(tx: Transaction, ids: Sequence[UUID]) -> set[UUID]:
+    """Return which of these items, locked before, have an action recorded."""
+    rows = await tx.fetch("SELECT item_id FROM actions WHERE item_id = ANY($1)", ids)
+    return {row["item_id"] for row in rows}
+
+
+async def recall_queued(tx: Transaction, now: datetime, *, lease_s: float, base_s: float, cap_s: float) -> int:
+    """Make due what is further ahead than a lease and than the longest step after its attempts; returns how many."""
+    return await tx.execute(
+        "UPDATE location_queue SET due_at = $1::timestamptz WHERE due_at > $1::timestamptz + make_interval(secs => $2) "
+        "AND due_at > $1::timestamptz + make_interval(secs => least($4::float8, $3::float8 * power(2, attempts)))",
+        now,
+        lease_s,
+        base_s,
+        cap_s,
+    )
+
+
 async def postpone_location(tx: Transaction, due: Sequence[tuple[UUID, datetime]]) -> None:
     """Put items back into the queue for a later try."""
     await tx.execute(
@@ -118,8 +136,9 @@ async def postpone_location(tx: Transaction, due: Sequence[tuple[UUID, datetime]
 
 _READY = (
     "SELECT i.id, i.case_id, i.kind, i.page_id, i.url_enc, i.hashes, i.hosting_country, i.registered_country, "
-    "i.confidence, i.verdict_reasons, i.evidence_enc, i.qualification, c.channel, c.reference, c.received_at, "
-    "c.reported_at, c.referrer_enc, c.site_type, c.commerciality, c.payment_methods "
+    "i.confidence, i.verdict_reasons, i.evidence_enc, i.qualification, c.channel, c.reference, c.wire_reference_enc, "
+    "c.received_at, c.reported_at, c.referrer_enc, c.site_type, c.commerciality, c.payment_methods, "
+    "ARRAY(SELECT f.node FROM relay_failures f WHERE f.item_id = i.id) AS failed "
     "FROM items i JOIN cases c ON c.id = i.case_id WHERE i.state = 'ready' ORDER BY i.id LIMIT $1 "
     "FOR UPDATE OF i SKIP LOCKED"
 )
@@ -142,26 +161,29 @@ async def lock_undeliverable(tx: Transaction, after: UUID | None, limit: int) ->
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """Where a routed item goes."""
+    """Where a routed item goes; `report_hash` is that of the record that tells it, where there is one."""
 
     id: UUID
     state: str
     reason: str | None
     assigned_country: str | None
     assigned_node: str | None
+    report_hash: bytes | None = None
 
 
 async def write_routes(tx: Transaction, rows: Sequence[Move], now: datetime) -> None:
     """Write the routes of items."""
     await tx.execute(
         "UPDATE items SET state = r.state, reason = r.reason, assigned_country = r.country, assigned_node = r.node, "
-        "updated_at = $6 FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[]) "
-        "AS r(id, state, reason, country, node) WHERE items.id = r.id",
+        "report_hash = coalesce(r.report, items.report_hash), updated_at = $7 "
+        "FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::bytea[]) "
+        "AS r(id, state, reason, country, node, report) WHERE items.id = r.id",
         [row.id for row in rows],
         [row.state for row in rows],
         [row.reason for row in rows],
         [row.assigned_country for row in rows],
         [row.assigned_node for row in rows],
+        [row.report_hash for row in rows],
         now,
     )
 
@@ -188,8 +210,8 @@ async def write_qualifications(
 async def item(tx: Transaction, item_id: UUID) -> Row | None:
     """Return one item with its case, or None."""
     return await tx.row(
-        "SELECT i.*, c.channel, c.submitter, c.reference, c.received_at, c.reported_at, c.referrer_enc, c.note_enc, "
-        "c.site_type, c.commerciality, c.payment_methods, "
+        "SELECT i.*, c.channel, c.submitter, c.reference, c.wire_reference_enc, c.received_at, c.reported_at, "
+        "c.referrer_enc, c.note_enc, c.site_type, c.commerciality, c.payment_methods, "
         "(SELECT times_seen FROM url_identities u WHERE u.url_digest = i.url_digest) AS times_seen "
         "FROM items i JOIN cases c ON c.id = i.case_id WHERE i.id = $1",
         item_id,
@@ -230,6 +252,11 @@ async def queue_depths(tx: Transaction) -> dict[str, int]:
         "(SELECT count(*) FROM items WHERE state = 'waiting') AS qualify, "
         "(SELECT count(*) FROM items WHERE state = 'origin-lookup') AS origin_lookup, "
         "(SELECT count(*) FROM items WHERE state = 'assigned') AS assigned, "
+        "(SELECT count(*) FROM relocations) AS move, "
+        "(SELECT count(*) FROM items WHERE state = 'leaving') AS leaving, "
+        "(SELECT count(*) FROM items WHERE state = 'disputed') AS disputed, "
+        "(SELECT count(*) FROM items WHERE state IN ('assigned', 'kept') AND hosting_country <> assigned_country) "
+        "AS orphaned, "
         "(SELECT coalesce(sum(s.next_index - c.acked_size), 0)::bigint FROM outbound_streams s "
         "JOIN delivery_cursors c ON c.stream = s.id) AS deliver, "
         "(SELECT coalesce(sum(s.size - c.applied), 0)::bigint FROM inbound_streams s "

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from node.platform.database import Transaction
+from node.hotline.store import custody
+from node.platform.database import Row, Transaction
 from node.platform.telemetry import withhold
 from protocol.merkle import Edge
 
@@ -96,16 +97,57 @@ async def append(tx: Transaction, head: StreamHead, rows: Sequence[OutboxRow], n
 
 
 async def cursor(tx: Transaction, peer: str) -> Cursor | None:
-    """Return how far our stream to `peer` (its newest epoch) has been receipted, or None without a stream."""
+    """Return the cursor to deliver to `peer` by: of the oldest epoch not receipted to its end, else of the newest.
+
+    None without a stream. A later epoch is taken only after the one it names, so they go out in order.
+    """
     row = await tx.row(
-        "SELECT s.id, s.epoch, s.next_index, c.acked_size, c.acked_edge FROM outbound_streams s "
-        "JOIN delivery_cursors c ON c.stream = s.id WHERE s.peer = $1 ORDER BY s.epoch DESC LIMIT 1",
+        f"{_CURSOR} WHERE s.peer = $1 ORDER BY s.next_index > c.acked_size DESC, "
+        "CASE WHEN s.next_index > c.acked_size THEN s.epoch ELSE -s.epoch END LIMIT 1",
         peer,
     )
-    if row is None:
-        return None
-    edge = Edge.from_bytes(row["acked_size"], row["acked_edge"])
-    return Cursor(row["id"], row["epoch"], edge, row["next_index"])
+    return None if row is None else _cursor(row)
+
+
+async def cursor_of(tx: Transaction, peer: str, epoch: int) -> Cursor | None:
+    """Return how far one epoch of our stream to `peer` has been receipted, or None when it was not begun."""
+    row = await tx.row(f"{_CURSOR} WHERE s.peer = $1 AND s.epoch = $2", peer, epoch)
+    return None if row is None else _cursor(row)
+
+
+async def newest_epoch(tx: Transaction, peer: str) -> int | None:
+    """Return the epoch of our stream to `peer` that is written at present, or None without a stream."""
+    epoch: int | None = await tx.value("SELECT max(epoch) FROM outbound_streams WHERE peer = $1", peer)
+    return epoch
+
+
+_CURSOR = (
+    "SELECT s.id, s.epoch, s.next_index, c.acked_size, c.acked_edge FROM outbound_streams s "
+    "JOIN delivery_cursors c ON c.stream = s.id"
+)
+
+
+def _cursor(row: Row) -> Cursor:
+    return Cursor(row["id"], row["epoch"], Edge.from_bytes(row["acked_size"], row["acked_edge"]), row["next_index"])
+
+
+async def edge_at(tx: Transaction, cursor: Cursor, size: int) -> Edge:
+    """Return the edge of our own log when it had `size` leaves, at most as many as are written."""
+    before = cursor.edge if size >= cursor.edge.size else Edge.EMPTY
+    edge = before.extend(await leaf_hashes(tx, cursor.stream, size, first=before.size))
+    if edge.size != size:
+        raise LookupError("the stream was not written so far")
+    return edge
+
+
+async def set_cursor_back(tx: Transaction, stream: int, edge: Edge) -> None:
+    """Let delivery go on from an earlier place; never moves a cursor forward."""
+    await tx.execute(
+        "UPDATE delivery_cursors SET acked_size = $2, acked_edge = $3 WHERE stream = $1 AND acked_size > $2",
+        stream,
+        edge.size,
+        edge.to_bytes(),
+    )
 
 
 async def peers_with_backlog(tx: Transaction) -> list[str]:
@@ -144,14 +186,21 @@ async def leaf_hashes(tx: Transaction, stream: int, size: int, *, first: int = 0
 
 
 async def store_receipt(tx: Transaction, stream: int, size: int, note: bytes, acked: Edge, now: datetime) -> None:
-    """Keep a verified receipt for `size` and move the cursor to `acked`, which it covers; a repeat changes nothing."""
+    """Keep a verified receipt for `size` and move the cursor to `acked`, which it covers; a repeat changes nothing.
+
+    It takes the place of one for this size that proves nothing any more.
+    """
     await tx.execute(
-        "INSERT INTO receipts (stream, size, note, received_at) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING",
+        "INSERT INTO receipts (stream, size, note, received_at) VALUES ($1, $2, $3, $4) "
+        "ON CONFLICT (stream, size) DO UPDATE SET note = $3, received_at = $4, worthless = false "
+        "WHERE receipts.worthless",
         stream,
         size,
         note,
         now,
     )
+    # Items before the cursor, as whoever notes an outcome locks them.
+    await custody.receipted(tx, stream, acked.size, now)
     await tx.execute(
         "UPDATE delivery_cursors SET acked_size = $2, acked_edge = $3 WHERE stream = $1 AND acked_size < $2",
         stream,
@@ -161,16 +210,31 @@ async def store_receipt(tx: Transaction, stream: int, size: int, note: bytes, ac
 
 
 async def receipt_covering(tx: Transaction, stream: int, idx: int) -> tuple[int, bytes] | None:
-    """Return (size, note) of the first receipt that covers `idx`, or None."""
+    """Return (size, note) of the first receipt that covers `idx` and proves something, or None."""
     row = await tx.row(
-        "SELECT size, note FROM receipts WHERE stream = $1 AND size > $2 ORDER BY size LIMIT 1", stream, idx
+        "SELECT size, note FROM receipts WHERE stream = $1 AND size > $2 AND NOT worthless ORDER BY size LIMIT 1",
+        stream,
+        idx,
     )
     return None if row is None else (row["size"], row["note"])
 
 
-async def refuse(tx: Transaction, stream: int, refusals: Sequence[tuple[int, str, str]], now: datetime) -> None:
-    """Note single records (`idx`, code, detail) that the peer's outcome refused, and mark their items.
+async def receipt_at(tx: Transaction, peer: str, epoch: int, size: int) -> bytes | None:
+    """Return the receipt kept for exactly this size, or None where there is none that proves something."""
+    note: bytes | None = await tx.value(
+        "SELECT r.note FROM receipts r JOIN outbound_streams s ON s.id = r.stream "
+        "WHERE s.peer = $1 AND s.epoch = $2 AND r.size = $3 AND NOT r.worthless",
+        peer,
+        epoch,
+        size,
+    )
+    return note
 
+
+async def refuse(tx: Transaction, stream: int, refusals: Sequence[tuple[int, str, str]], now: datetime) -> None:
+    """Note single records (`idx`, code, detail) that the peer's outcome refused, and mark the items of reports.
+
+    A step that is refused changed nothing there, and so nothing here.
     The detail is the peer's own sentence and stands here in clear: one that quotes a URL is withheld.
     """
     await tx.execute(
@@ -187,12 +251,15 @@ async def refuse(tx: Transaction, stream: int, refusals: Sequence[tuple[int, str
     await tx.execute(
         "UPDATE items SET state = 'refused', reason = r.code, updated_at = $4 "
         "FROM outbox o JOIN unnest($2::bigint[], $3::text[]) AS r(idx, code) ON r.idx = o.idx "
-        "WHERE o.stream = $1 AND items.id = o.item_id AND items.state = 'sent'",
+        # A report that was taken back meanwhile is not the one that the item stands in.
+        "WHERE o.stream = $1 AND o.type = 'report' AND items.id = o.item_id AND items.state = 'sent' "
+        "AND items.report_hash = o.leaf_hash",
         stream,
         [row[0] for row in refusals],
         [row[1] for row in refusals],
         now,
     )
+    await custody.returned(tx, stream, [(row[0], row[1]) for row in refusals], now)
 
 
 async def note_outcome(tx: Transaction, stream: int, size: int) -> None:
@@ -208,3 +275,24 @@ async def stream_of(tx: Transaction, peer: str, epoch: int) -> StreamHead | None
         "SELECT id, peer, epoch, next_index FROM outbound_streams WHERE peer = $1 AND epoch = $2", peer, epoch
     )
     return None if row is None else StreamHead(row["id"], row["peer"], row["epoch"], row["next_index"])
+
+
+async def corrections(tx: Transaction, item_id: UUID) -> list[Row]:
+    """Return what we wrote to correct our report of an item (`stream`, `idx`, `record_enc`), the oldest first."""
+    return await tx.fetch(
+        "SELECT stream, idx, record_enc FROM outbox WHERE item_id = $1 AND type = 'correction' "
+        "ORDER BY created_at, stream, idx",
+        item_id,
+    )
+
+
+async def has_record(tx: Transaction, peer: str, item_id: UUID, type_: str) -> bool:
+    """Tell whether a record of this type about the item stands in a stream of ours to `peer`."""
+    found: bool = await tx.value(
+        "SELECT EXISTS (SELECT 1 FROM outbox o JOIN outbound_streams s ON s.id = o.stream "
+        "WHERE o.item_id = $2 AND s.peer = $1 AND o.type = $3)",
+        peer,
+        item_id,
+        type_,
+    )
+    return found

@@ -18,6 +18,11 @@ def from_column(value: object) -> Assessment | None:
     return None if value is None else msgspec.convert(value, Assessment)
 
 
+def from_text(text: str | None) -> Assessment | None:
+    """Return the qualification in a column's JSON text, as `to_column` makes it."""
+    return None if text is None else msgspec.json.decode(text, type=Assessment)
+
+
 def is_illegal(value: object) -> bool:
     """Tell whether the column holds a qualification as illegal."""
     assessment = from_column(value)

@@ -3,7 +3,8 @@
 from datetime import datetime
 from typing import Any
 
-from node.hotline.store import contacts, items
+from node.hotline.store import contacts, desk, heads, items
+from node.hotline.store.heads import difference_sentence
 from node.platform.database import Transaction
 
 
@@ -15,10 +16,21 @@ async def read_status(tx: Transaction, now: datetime) -> dict[str, Any]:
         "streams_out": [dict(row) for row in await tx.fetch(_STREAMS_OUT)],
         "streams_in": [dict(row) for row in await tx.fetch(_STREAMS_IN)],
         "peers": [_contact(contact, now) for contact in await contacts.contacts(tx)],
+        "relay_failures": [dict(row) for row in await tx.fetch(_RELAY_FAILURES)],
+        "disputes": [dict(row) for row in await tx.fetch(_DISPUTES)],
+        "desk_refusals": [dict(row) for row in await desk.refusals(tx)],
+        "differences": [difference_sentence(one) for one in await heads.differences(tx)],
         "equivocations": int(await tx.value("SELECT count(*) FROM equivocations") or 0),
     }
 
 
+_RELAY_FAILURES = (
+    "SELECT node, code, count(*) AS records, max(attempts) AS attempts FROM relay_failures GROUP BY 1, 2 ORDER BY 1, 2"
+)
+_DISPUTES = (
+    "SELECT code, count(*) AS open, count(*) FILTER (WHERE handed_in_at IS NULL) AS not_handed_in "
+    "FROM disputes WHERE followed_at IS NULL GROUP BY 1 ORDER BY 1"
+)
 _STREAMS_OUT = (
     "SELECT s.peer, s.epoch, s.next_index AS written, c.acked_size AS receipted, c.outcome_size AS told, "
     "(SELECT count(*) FROM outbox_refusals r WHERE r.stream = s.id) AS refused "

@@ -39,6 +39,10 @@ class Vault:
         """Return a stream's record, exactly the bytes that were sealed."""
         return self.cipher.decrypt(sealed, row_aad(table, "record_enc", _STREAM_ROW.pack(stream, idx)))
 
+    def reference(self, case_id: UUID, sealed: bytes | None, own: str | None) -> str | None:
+        """Return a report's reference as records have it: the one sealed with its case, else the submitter's `own`."""
+        return own if sealed is None else self.open("cases", "wire_reference_enc", case_id, sealed)
+
     def url_digest(self, normal: str) -> bytes:
         """Return the keyed digest under which a normalised URL is found again (32 bytes)."""
         return self.digest_key.digest(_URL_DOMAIN, normal)

@@ -1,0 +1,75 @@
+"""What becomes of an item in custody when it is located anew: it stays, moves on, or goes to the desk. Pure.
+
+Never two custodians: who decides here has the item, and gives it to one other or to nobody.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from node.hotline.domain.routing import Keep, Route, Send
+from protocol.codes import TransferReason
+from protocol.custody import FOUND_ELSEWHERE, may_travel
+from protocol.steps import Custody
+
+NOT_MOVED = "not-moved"
+NOT_LOCATED = "not-located"
+NOT_CLEARED = "not-cleared"
+NOT_PROVEN = "not-proven"
+RETENTION_OVER = "retention-over"
+LATE = "deliver-by-passed"
+"""A hotline that had been sent an item did not receipt it in time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stay:
+    """It stays where it is; `reason` is a token for people."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class HandOn:
+    """A transfer to `node`; `trail` is everybody who had it, ourselves last."""
+
+    node: str
+    assigned_country: str
+    reason: TransferReason
+    trail: tuple[Custody, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Contest:
+    """The desk is asked: `code` says why the item may not travel on; `other` is whose it would be."""
+
+    code: str
+    other: str
+    trail: tuple[Custody, ...]
+
+
+Fate = Stay | HandOn | Contest
+
+
+def fate(route: Route, trail: Sequence[Custody], station: Custody, reason: TransferReason) -> Fate:
+    """Return what becomes of an item that `route` leads elsewhere, or not; `station` is ours, after those of `trail`.
+
+    An item that was found elsewhere travels on new evidence only. One that stays where it is hosted (its hotline
+    joined, its custodian cannot be reached) travels on the evidence it has.
+    """
+    if isinstance(route, Keep):
+        return Stay(route.reason)
+    if not isinstance(route, Send):
+        return Stay(route.reason)
+    whole = (*trail, station)
+    code = may_travel(whole)
+    if code is not None and (code != "same-evidence" or reason in FOUND_ELSEWHERE):
+        return Contest(code, route.node_id, whole)
+    return HandOn(route.node_id, route.assigned_country, reason, whole)
+
+
+def newer(known: Sequence[Custody], told: Sequence[Custody], *, later: bool) -> bool:
+    """Tell whether a chain told by another hotline replaces the one that is known.
+
+    Chains only grow. Of two that are equally long the one whose last transfer was made later counts: the earlier
+    one was taken back.
+    """
+    return len(told) > len(known) or (len(told) == len(known) and later)

@@ -1,0 +1,287 @@
+"""Applies the records of peers in stream order and says in `outcome` records what became of each.
+
+Outcomes come first, since they speak of what we said before; what is about different items may change places. A bad
+record is refused on its own and blocks nothing; an outcome is never answered with an outcome.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from node.hotline.domain.acceptance import Judged, Refused, carries_proof, judge, ranges
+from node.hotline.domain.runs import runs_of
+from node.hotline.domain.turns import share_of
+from node.hotline.flows.apply.outcomes import OutcomeApplier
+from node.hotline.flows.apply.reports import ReportApplier
+from node.hotline.flows.apply.statuses import StatusApplier, is_read
+from node.hotline.flows.apply.steps import StepApplier, is_applied
+from node.hotline.flows.apply.transfers import Telling, TransferApplier
+from node.hotline.store import inbound, outbound
+from node.hotline.store.proofs import NoReceipt
+from node.hotline.store.telling import Teller
+from node.hotline.store.telling import Telling as Relayed
+from node.hotline.store.vault import Vault
+from node.platform.database import Database, Transaction
+from node.platform.ids import new_ids
+from protocol.bodies import OutcomeBody, Refusal, ReportBody, split_outcome
+from protocol.checkpoint import StreamId
+from protocol.directory import Directory
+from protocol.merkle import leaf_hash
+from protocol.record import Handling, encode_outcome, encode_step
+from protocol.steps import TransferBody, step_type
+
+#: An outcome is about the exchange, not about content: it is kept as long as the stream it speaks of is disputed.
+_OUTCOME_RETAIN = timedelta(days=365)
+
+
+#: Records of a stream that were judged while no lock was held, by the stream's number and the index.
+_Verdicts = Mapping[tuple[int, int], Judged | Refused]
+
+
+@dataclass(slots=True)
+class _Appliers:
+    """What applies the records of each kind, for one turn."""
+
+    outcomes: OutcomeApplier
+    reports: ReportApplier
+    transfers: TransferApplier
+    statuses: StatusApplier
+    steps: StepApplier
+
+    @classmethod
+    def of(cls, node_id: str, vault: Vault) -> "_Appliers":
+        """Make them, with nothing applied yet."""
+        return cls(
+            OutcomeApplier(node_id),
+            ReportApplier(node_id, vault),
+            TransferApplier(node_id, vault),
+            StatusApplier(node_id, vault),
+            StepApplier(node_id, vault),
+        )
+
+    async def apply(
+        self, tx: Transaction, head: inbound.ApplyHead, judged: Sequence[Judged], now: datetime
+    ) -> list[Refused]:
+        """Apply records in stream order; returns what is refused. What is only kept is passed over."""
+        refused = await self.outcomes.apply(tx, head, [one for one in judged if _is(one, OutcomeBody)], now)
+        known = [(one, applier) for one in judged if (applier := self._for(one)) is not None]
+        for run in runs_of(known, lambda pair: id(pair[1]), lambda pair: pair[0].record.envelope.item):
+            applier = run[0][1]
+            refused += await applier.apply(tx, head, [one for one, _ in run], now)
+        return refused
+
+    def told(self) -> list[Relayed]:
+        """Return what others are to hear of it."""
+        return [*self.reports.told, *self.outcomes.told, *self.transfers.told, *self.statuses.told, *self.steps.told]
+
+    def _for(self, one: Judged) -> "ReportApplier | TransferApplier | StatusApplier | StepApplier | None":
+        if _is(one, ReportBody):
+            return self.reports
+        if _is(one, TransferBody):
+            return self.transfers
+        if is_read(one):
+            return self.statuses
+        return self.steps if is_applied(one.record.body) else None
+
+
+def _is(one: Judged, body: type) -> bool:
+    return isinstance(one.record.body, body)
+
+
+class _ToVerify(Exception):  # noqa: N818 - not an error of ours; ends the transaction
+    """These records of a stream, by index, hold others whose signatures are not verified yet."""
+
+    def __init__(self, head: inbound.ApplyHead, records: Mapping[int, bytes]) -> None:
+        """Name them."""
+        super().__init__("signatures are verified while no lock is held")
+        self.head = head
+        self.records = records
+
+
+@dataclass(frozen=True, slots=True)
+class Applier:
+    """What this flow works with; one for each process."""
+
+    node_id: str
+    db: Database
+    vault: Vault
+    teller: Teller
+    pool: Executor
+    clock_now: Callable[[], datetime]
+    records_max: int
+
+    async def run_once(self, directory: Directory, until: inbound.Until | None = None) -> int:
+        """Apply up to `records_max` records of one peer, of that of `until` no more than it says; returns how many.
+
+        Items, refusals, the outcome record and the cursor are committed together: if we crash before, the records are
+        applied again from the cursor; if we crash after, they are not. The signatures of records within records are
+        verified in the pool, before the locks are taken under which the verdicts are used.
+        """
+        verified: dict[tuple[int, int], Judged | Refused] = {}
+        while True:
+            try:
+                return await self._apply(directory, verified, until)
+            except _ToVerify as found:
+                verified |= await self._verify(found, directory)
+            except NoReceipt:
+                # A newer directory came into use at this moment; what is to be proven waits for another receipt.
+                return 0
+
+    async def _verify(self, found: _ToVerify, directory: Directory) -> _Verdicts:
+        """Judge records in one thread of the pool: the others are for the doors."""
+        now, head = self.clock_now(), found.head
+
+        def work() -> _Verdicts:
+            return {
+                (head.stream, idx): self._judge(idx, raw, head.peer, directory, now)
+                for idx, raw in found.records.items()
+            }
+
+        return await asyncio.get_running_loop().run_in_executor(self.pool, work)
+
+    def _judge(self, idx: int, raw: bytes, peer: str, directory: Directory, now: datetime) -> Judged | Refused:
+        return judge(idx, raw, iss=peer, aud=self.node_id, directory=directory, now=now)
+
+    async def _apply(self, directory: Directory, verified: _Verdicts, until: inbound.Until | None) -> int:
+        """Apply one turn, or raise _ToVerify for what has to be verified before."""
+        now = self.clock_now()
+        async with self.db.transaction("apply.store") as tx:
+            head = await (inbound.lock_unapplied(tx) if until is None else inbound.lock_until(tx, until))
+            if head is None:
+                return 0
+            most = self.records_max if head.end is None else min(self.records_max, head.end - head.applied)
+            rows = await inbound.read(tx, head.stream, head.applied, most)
+            # Before a restore we had answered some of these: they are applied as it was said, and not answered again.
+            answered = await inbound.refusals_said(tx, head.stream, head.applied, head.told)
+            known = answered.keys() | {idx for stream, idx in verified if stream == head.stream}
+            raws = {
+                idx: self.vault.open_record("inbox", head.stream, idx, sealed)
+                for idx, _, sealed in rows
+                if idx not in known
+            }
+            if unverified := {idx: raw for idx, raw in raws.items() if carries_proof(raw)}:
+                raise _ToVerify(head, unverified)
+            verdicts = [
+                Refused(idx, None, *answered[idx], told=False)
+                if idx in answered
+                else verified.get((head.stream, idx)) or self._judge(idx, raws[idx], head.peer, directory, now)
+                for idx, _, _ in rows
+            ]
+            judged = [verdict for verdict in verdicts if isinstance(verdict, Judged)]
+            appliers = _Appliers.of(self.node_id, self.vault)
+            refused = [verdict for verdict in verdicts if isinstance(verdict, Refused)]
+            refused += await appliers.apply(tx, head, judged, now)
+            relayed = appliers.told()
+            sender = directory.nodes.get(head.peer)
+            await inbound.finish_apply(
+                tx,
+                head,
+                head.applied + len(rows),
+                [(one.idx, one.code, one.field, one.detail) for one in refused if one.idx not in answered],
+                now,
+                share=1 if sender is None else share_of(sender.limits),
+            )
+            tellings = appliers.transfers.tellings
+            if head.applied < head.told:
+                tellings = [one for one in tellings if not await outbound.has_record(tx, one.to, one.item, "status")]
+                relayed = [
+                    one
+                    for one in relayed
+                    if not await outbound.has_record(tx, one.to.node, one.to.item_id, step_type(one.body))
+                ]
+            await self._tell(tx, head, judged, refused, tellings, relayed, now)
+        return len(rows)
+
+    async def _tell(
+        self,
+        tx: Transaction,
+        head: inbound.ApplyHead,
+        judged: Sequence[Judged],
+        refused: Sequence[Refused],
+        tellings: Sequence[Telling],
+        relayed: Sequence[Relayed],
+        now: datetime,
+    ) -> None:
+        """Append the outcome to our stream back to the peer, and what others are to hear, to theirs."""
+        bad = {one.idx for one in refused}
+        news = [one for one in judged if one.idx >= head.told]
+        good = [one for one in news if one.idx not in bad and not isinstance(one.record.body, OutcomeBody)]
+        accepted = [one.idx for one in good if _is_taken(one)]
+        kept = [one.idx for one in good if not _is_taken(one)]
+        told = sorted((one for one in refused if one.told and one.idx >= head.told), key=lambda one: one.idx)
+        to = {head.peer} if accepted or kept or told else set()
+        to |= {one.to for one in tellings} | {one.to.node for one in relayed}
+        if not to:
+            return
+        # All at once, in the order of their names: two transactions that tell each other's peers could wait for ever.
+        streams = await outbound.lock_streams(tx, sorted(to))
+        if accepted or kept or told:
+            await self._say_outcome(tx, head, streams[head.peer], accepted, kept, told, now)
+        for peer in sorted({one.to for one in tellings}):
+            # After the outcome, where both go to one peer.
+            at = (await outbound.lock_streams(tx, [peer]))[peer]
+            await self._say(tx, at, [one for one in tellings if one.to == peer], now)
+        await self.teller.tell(tx, relayed, now)
+        await tx.notify("deliver")
+
+    async def _say_outcome(
+        self,
+        tx: Transaction,
+        head: inbound.ApplyHead,
+        back: outbound.StreamHead,
+        accepted: list[int],
+        kept: list[int],
+        told: Sequence[Refused],
+        now: datetime,
+    ) -> None:
+        body = OutcomeBody(
+            stream=StreamId(head.peer, self.node_id, head.epoch).origin(),
+            accepted=ranges(accepted),
+            kept=ranges(kept),
+            refused=tuple(
+                Refusal(index=one.idx, id=one.record_id, code=one.code, detail=one.detail, field=one.field)
+                for one in told
+            ),
+        )
+        parts = list(split_outcome(body))
+        rows = []
+        for at, (record_id, part) in enumerate(zip(new_ids(len(parts), now), parts, strict=True)):
+            record = encode_outcome(
+                part,
+                record_id=str(record_id),
+                iss=self.node_id,
+                aud=head.peer,
+                iat=now,
+                handling=Handling("takedown", now + _OUTCOME_RETAIN),
+            )
+            idx = back.next_index + at
+            sealed = self.vault.seal_record("outbox", back.id, idx, record)
+            rows.append(outbound.OutboxRow(idx, record_id, None, "outcome", leaf_hash(record), sealed))
+        await outbound.append(tx, back, rows, now)
+
+    async def _say(self, tx: Transaction, to: outbound.StreamHead, tellings: Sequence[Telling], now: datetime) -> None:
+        rows = []
+        for idx, (record_id, one) in enumerate(
+            zip(new_ids(len(tellings), now), tellings, strict=True), start=to.next_index
+        ):
+            record = encode_step(
+                one.body,
+                record_id=str(record_id),
+                case=str(one.case),
+                item=str(one.item),
+                iss=self.node_id,
+                aud=to.peer,
+                iat=now,
+                handling=one.handling,
+                parent=one.body.about,
+            )
+            sealed = self.vault.seal_record("outbox", to.id, idx, record)
+            rows.append(outbound.OutboxRow(idx, record_id, one.item, "status", leaf_hash(record), sealed))
+        await outbound.append(tx, to, rows, now)
+
+
+def _is_taken(one: Judged) -> bool:
+    """Tell whether a record that is not refused changes something here, or else is only kept."""
+    return isinstance(one.record.body, ReportBody | TransferBody) or is_read(one) or is_applied(one.record.body)

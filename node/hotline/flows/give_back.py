@@ -1,0 +1,41 @@
+"""Gives a peer back its own records, as they are held here: what it lost with its database. Changes nothing."""
+
+import asyncio
+from concurrent.futures import Executor
+from dataclasses import dataclass
+
+from node.hotline.store import inbound
+from node.hotline.store.vault import Vault
+from node.platform.database import Database
+from protocol.batch import RETURNED_BYTES_MAX, encode_batch
+
+
+@dataclass(frozen=True, slots=True)
+class GiveBack:
+    """What this flow works with; one for each process."""
+
+    db: Database
+    vault: Vault
+    pool: Executor
+
+    async def held(self, peer: str, epoch: int, first: int) -> tuple[bytes | None, int, int]:
+        """Return the records from `first` to the end of the batch they came in, under its receipt.
+
+        None where nothing follows; then how far this epoch is held, and the newest epoch.
+        """
+        async with self.db.transaction("giveback.read") as tx:
+            head = await tx.row("SELECT id, size FROM inbound_streams WHERE peer = $1 AND epoch = $2", peer, epoch)
+            newest = await tx.value("SELECT max(epoch) FROM inbound_streams WHERE peer = $1", peer)
+            size = 0 if head is None else int(head["size"])
+            if head is None or first >= size:
+                return None, size, int(newest or epoch)
+            proven = await inbound.receipt_covering(tx, head["id"], first)
+            batch = proven or await inbound.batch_covering(tx, head["id"], first + 1)
+            rows = await inbound.read(tx, head["id"], first, batch.size - first)
+
+        def work() -> bytes:
+            records = [self.vault.open_record("inbox", head["id"], idx, sealed) for idx, _, sealed in rows]
+            return encode_batch(batch.receipt, records, bytes_max=RETURNED_BYTES_MAX)
+
+        body = await asyncio.get_running_loop().run_in_executor(self.pool, work)
+        return body, size, int(newest or epoch)

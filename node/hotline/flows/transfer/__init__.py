@@ -1,0 +1,1 @@
+"""The flow that moves items in custody on to another hotline, and takes them back."""

@@ -1,0 +1,229 @@
+"""Writes one `transfer` for an item in custody: the original as it was first sent, the trail, the new location.
+
+Never serialises the original anew, and never gives an item to two.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from uuid import UUID
+
+import msgspec
+
+from node.hotline.domain.assessment import to_wire
+from node.hotline.domain.custody import HandOn
+from node.hotline.domain.lifecycle import Event, State, next_state
+from node.hotline.store import custody, outbound
+from node.hotline.store.custody import Chain, Rehosted
+from node.hotline.store.proofs import Proofs
+from node.hotline.store.qualification import from_column, is_illegal
+from node.hotline.store.vault import Vault
+from node.platform.database import Row, Transaction
+from node.platform.ids import new_id
+from protocol.bodies import Hosting, ReportBody
+from protocol.custody import TRANSFER_BYTES_MAX, evidence_hash
+from protocol.errors import ProtocolError
+from protocol.merkle import leaf_hash
+from protocol.record import Handling, Record, encode_step, parse_record
+from protocol.steps import Custody, StatusBody, TransferBody
+from protocol.tlogproof import parse_tlog_proof
+
+_EVIDENCE = msgspec.json.Decoder(dict[str, object])
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Held:
+    """An item in our custody as it came to us: the record, its original's proof, and everybody who had it before."""
+
+    row: Row
+    came: Record
+    original: str
+    trail: tuple[Custody, ...]
+
+    @property
+    def id(self) -> UUID:
+        """The item's id."""
+        item_id: UUID = self.row["id"]
+        return item_id
+
+    @property
+    def reporter(self) -> str:
+        """Who sent it first."""
+        return self.trail[0].node
+
+    @property
+    def predecessor(self) -> str:
+        """Who gave it to us."""
+        return self.came.envelope.iss
+
+
+@dataclass(frozen=True, slots=True)
+class Relay:
+    """What transfers are written with."""
+
+    node_id: str
+    vault: Vault
+    forward_unqualified: bool
+    deliver_by_days: int
+
+    async def held(self, proofs: Proofs, row: Row) -> Held:
+        """Return a locked item as it came to us; raises NoReceipt while that cannot be proven."""
+        place = await proofs.received(row["received_stream"], row["received_idx"])
+        record = parse_record(self.vault.open_record(place.table, place.stream, place.idx, place.sealed))
+        body = record.body
+        if isinstance(body, TransferBody):
+            return Held(row, record, body.original, body.trail)
+        if not isinstance(body, ReportBody):
+            raise TypeError("an item is received in a report or a transfer")
+        proof = await proofs.proof_of_received(place.stream, place.idx)
+        hosting = body.hosting
+        station = Custody(
+            node=record.envelope.iss,
+            country=hosting.country,
+            evidence=evidence_hash(hosting.evidence),
+            at=record.envelope.iat,
+        )
+        return Held(row, record, proof.decode(), (station,))
+
+    def evidence(self, row: Row) -> dict[str, object]:
+        """Return the evidence that an item's row holds."""
+        return _EVIDENCE.decode(self.vault.open("items", "evidence_enc", row["id"], row["evidence_enc"]))
+
+    def cleared(self, row: Row) -> bool:
+        """Tell whether the item may leave: found illegal here or by who sent it, or forwarded without qualification."""
+        illegal = is_illegal(row["qualification"]) or is_illegal(row["peer_qualification"])
+        return illegal or self.forward_unqualified
+
+    def encode(
+        self, held: Held, hand_on: HandOn, hosting: Hosting, now: datetime, *, ruling: str | None = None
+    ) -> bytes:
+        """Return the transfer's bytes; raises ProtocolError when the wire could not carry it."""
+        envelope = held.came.envelope
+        own = from_column(held.row["qualification"]) or from_column(held.row["peer_qualification"])
+        record = encode_step(
+            TransferBody(
+                reason=hand_on.reason,
+                hosting=hosting,
+                original=held.original,
+                trail=hand_on.trail,
+                qualification=None if own is None else to_wire(own),
+                ruling=ruling,
+            ),
+            record_id=str(new_id(now)),
+            case=envelope.case,
+            item=envelope.item,
+            iss=self.node_id,
+            aud=hand_on.node,
+            iat=now,
+            handling=Handling(envelope.handling.purpose, envelope.handling.retain_until),
+            deliver_by=now + timedelta(days=self.deliver_by_days),
+            parent=held.came.leaf_hash.hex(),
+            hops=[station.node for station in hand_on.trail[1:]],
+        )
+        if len(record) > TRANSFER_BYTES_MAX:
+            raise ProtocolError("too-large", f"a transfer has at most {TRANSFER_BYTES_MAX} bytes")
+        return record
+
+    async def write(
+        self,
+        tx: Transaction,
+        held: Held,
+        hand_on: HandOn,
+        hosting: Hosting,
+        record: bytes,
+        verdict: str,
+        now: datetime,
+        *,
+        state: State | None = None,
+    ) -> None:
+        """Append the transfer and let the item be `leaving`, in the caller's transaction: both or neither.
+
+        `state` is where the item stands, if that is not what its row says.
+        """
+        state = next_state(
+            State(held.row["state"]) if state is None else state,
+            Event.HANDED_ON,
+            qualified=self.cleared(held.row),
+            forward_unqualified=self.forward_unqualified,
+        )
+        head = (await outbound.lock_streams(tx, [hand_on.node]))[hand_on.node]
+        idx = head.next_index
+        sealed = self.vault.seal_record("outbox", head.id, idx, record)
+        record_id = UUID(parse_record(record).envelope.id)
+        await outbound.append(
+            tx, head, [outbound.OutboxRow(idx, record_id, held.id, "transfer", leaf_hash(record), sealed)], now
+        )
+        await custody.given(tx, held.id, Chain(hand_on.node, hand_on.trail, now), now, place=(head.id, idx))
+        await custody.rehost(
+            tx, self.rehosted(held.row, hosting, state, hand_on.reason, hand_on.node, verdict=verdict), now
+        )
+        await tx.notify("deliver")
+
+    async def hand_on(
+        self, tx: Transaction, held: Held, to: HandOn, now: datetime, *, state: State | None = None
+    ) -> None:
+        """Hand an item on where it was located, as `write`; it stays, with the reason, if the wire cannot carry it."""
+        row = held.row
+        hosting = Hosting(
+            country=row["hosting_country"],
+            registered_country=row["registered_country"],
+            assigned_country=to.assigned_country,
+            confidence=row["confidence"],
+            reasons=tuple(row["verdict_reasons"] or ()),
+            evidence=self.evidence(row),
+        )
+        try:
+            record = self.encode(held, to, hosting, now)
+        except ProtocolError as error:
+            stays = row["state"] if state is None else state
+            await custody.stand(tx, held.id, stays, f"record-{error.code}", now)
+            return
+        await self.write(tx, held, to, hosting, record, row["verdict"], now, state=state)
+
+    def original_hash(self, held: Held) -> str:
+        """Return the record hash of the report as it was first sent."""
+        extra = parse_tlog_proof(held.original.encode()).extra
+        if extra is None:
+            raise TypeError("the original is a proof with its record")
+        return leaf_hash(extra).hex()
+
+    async def tell(self, tx: Transaction, held: Held, body: StatusBody, now: datetime) -> None:
+        """Tell who sent the item first, and who gave it to us, in the caller's transaction."""
+        to = sorted({held.reporter, held.predecessor} - {self.node_id})
+        heads = await outbound.lock_streams(tx, to)
+        envelope = held.came.envelope
+        for peer in to:
+            head, record_id = heads[peer], new_id(now)
+            record = encode_step(
+                body,
+                record_id=str(record_id),
+                case=envelope.case,
+                item=envelope.item,
+                iss=self.node_id,
+                aud=peer,
+                iat=now,
+                handling=envelope.handling,
+                parent=body.about,
+            )
+            sealed = self.vault.seal_record("outbox", head.id, head.next_index, record)
+            row = outbound.OutboxRow(head.next_index, record_id, held.id, "status", leaf_hash(record), sealed)
+            await outbound.append(tx, head, [row], now)
+        await tx.notify("deliver")
+
+    def rehosted(
+        self, row: Row, hosting: Hosting, state: State, reason: str | None, node: str, *, verdict: str
+    ) -> Rehosted:
+        """Return a new location as the item's row will hold it."""
+        evidence = msgspec.json.encode(hosting.evidence).decode()
+        return Rehosted(
+            id=row["id"],
+            state=state,
+            reason=reason,
+            country=hosting.country,
+            registered_country=hosting.registered_country,
+            assigned_country=hosting.assigned_country,
+            assigned_node=node,
+            confidence=hosting.confidence,
+            verdict=verdict,
+            reasons=hosting.reasons,
+            evidence_enc=self.vault.seal("items", "evidence_enc", row["id"], evidence),
+        )

@@ -1,0 +1,63 @@
+"""Puts together what moves items: relocation, disputes, the fallback, orphans. Does none of it."""
+
+import random
+from dataclasses import dataclass
+
+from geo.locator import Locator
+from node.clock import Clock
+from node.hotline.flows.transfer.disputes import Disputer
+from node.hotline.flows.transfer.fallback import Fallback
+from node.hotline.flows.transfer.orphans import Orphans
+from node.hotline.flows.transfer.relay import Relay
+from node.hotline.flows.transfer.relocate import Relocator
+from node.hotline.gateways.desk import DeskGateway
+from node.hotline.gateways.peers import PeerGateway
+from node.hotline.store.vault import Vault
+from node.platform.database import Database
+from node.platform.telemetry import Logger
+from node.settings import Settings
+
+#: Items moved in one transaction: each takes a proof, and its stream's lock is held meanwhile.
+MOVES_MAX = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Moving:
+    """The flows by which items change hands; one for each process."""
+
+    relocator: Relocator
+    disputer: Disputer
+    fallback: Fallback
+    orphans: Orphans
+
+
+def assemble_moving(
+    settings: Settings, db: Database, vault: Vault, clock: Clock, log: Logger, locator: Locator, gateway: PeerGateway
+) -> Moving:
+    """Return the flows, each with what it works with."""
+    relay = Relay(settings.node_id, vault, settings.forward_unqualified, settings.deliver_by_days)
+    desk = DeskGateway(gateway)
+    return Moving(
+        relocator=Relocator(
+            db=db,
+            relay=relay,
+            locate=locator.locate,
+            clock_now=clock.now,
+            draw=random.random,
+            items_max=MOVES_MAX,
+            attempts_max=settings.locate_attempts_max,
+            retry_base_s=settings.locate_retry_base_s,
+        ),
+        disputer=Disputer(
+            db=db,
+            vault=vault,
+            relay=relay,
+            dispute=desk.dispute,
+            equivocation=desk.equivocation,
+            ruling=desk.ruling,
+            clock_now=clock.now,
+            log=log,
+        ),
+        fallback=Fallback(db, relay, clock.now, MOVES_MAX),
+        orphans=Orphans(db, relay, clock.now, MOVES_MAX),
+    )

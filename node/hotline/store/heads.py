@@ -1,0 +1,160 @@
+"""How far the streams with a peer have come on our side, and what differs from what the peer says. Decides nothing."""
+
+from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+from datetime import datetime
+
+from node.hotline.domain.comparison import Difference, Direction, Kind
+from node.hotline.store import inbound, outbound
+from node.platform.database import Transaction
+from protocol.hello import EPOCHS_MAX, Heads, Held, Written
+from protocol.merkle import Edge
+
+#: Mended differences of one peer that are remembered.
+_MENDED_MAX = 50
+
+
+async def read_heads(tx: Transaction, peer: str) -> Heads:
+    """Return what we say of both streams with `peer`."""
+    written = await tx.fetch(
+        "SELECT s.epoch, s.next_index, c.acked_size, c.acked_edge FROM outbound_streams s "
+        "JOIN delivery_cursors c ON c.stream = s.id WHERE s.peer = $1 ORDER BY s.epoch DESC LIMIT $2",
+        peer,
+        EPOCHS_MAX,
+    )
+    held = await tx.fetch(
+        "SELECT epoch, size, edge FROM inbound_streams WHERE peer = $1 ORDER BY epoch DESC LIMIT $2", peer, EPOCHS_MAX
+    )
+    return Heads(
+        tuple(
+            Written(
+                row["epoch"],
+                row["next_index"],
+                row["acked_size"],
+                Edge.from_bytes(row["acked_size"], row["acked_edge"]).root(),
+            )
+            for row in reversed(written)
+        ),
+        tuple(
+            Held(row["epoch"], row["size"], Edge.from_bytes(row["size"], row["edge"]).root()) for row in reversed(held)
+        ),
+    )
+
+
+async def own_root(tx: Transaction, direction: Direction, peer: str, epoch: int, size: int) -> bytes:
+    """Return the root of our copy of a stream when it had `size` leaves; LookupError when it never had."""
+    if direction is Direction.OUT:
+        found = await outbound.cursor_of(tx, peer, epoch)
+        if found is None or size > found.next_index:
+            raise LookupError("the stream was not written so far")
+        return (await outbound.edge_at(tx, found, size)).root()
+    stream = await tx.value("SELECT id FROM inbound_streams WHERE peer = $1 AND epoch = $2", peer, epoch)
+    if stream is None:
+        raise LookupError("the stream is not held")
+    return (await inbound.edge_at(tx, stream, size)).root()
+
+
+@dataclass(frozen=True, slots=True)
+class StoredDifference:
+    """A difference as it is kept; `proven` where the peer showed our own signature, or it needs none."""
+
+    peer: str
+    direction: Direction
+    epoch: int
+    kind: Kind
+    ours: int
+    theirs: int
+    proven: bool
+    seen_at: datetime
+
+
+def difference_sentence(one: StoredDifference) -> str:
+    """Return a difference in words, for a person, without a full stop."""
+    whose = "our stream to" if one.direction is Direction.OUT else "the stream from"
+    return (
+        f"{one.kind.value}: of {whose} {one.peer}, epoch {one.epoch}, we say {one.ours} and the peer says {one.theirs}"
+    )
+
+
+async def keep_differences(
+    tx: Transaction,
+    peer: str,
+    found: Sequence[tuple[Difference, bool]],
+    looked_for: AbstractSet[Kind],
+    now: datetime,
+) -> None:
+    """Make `found`, each with whether it is proven, the differences with `peer` that stand.
+
+    What was found before, was looked for now and is not among them is mended.
+    """
+    await tx.execute(
+        "UPDATE stream_differences d SET mended_at = $2 WHERE peer = $1 AND mended_at IS NULL AND kind = ANY($6) "
+        "AND NOT EXISTS ("
+        "SELECT 1 FROM unnest($3::text[], $4::int[], $5::text[]) AS f(direction, epoch, kind) "
+        "WHERE f.direction = d.direction AND f.epoch = d.epoch AND f.kind = d.kind)",
+        peer,
+        now,
+        [one.direction.value for one, _ in found],
+        [one.epoch for one, _ in found],
+        [one.kind.value for one, _ in found],
+        [kind.value for kind in looked_for],
+    )
+    # A peer may invent epochs: what it said once does not stay for ever.
+    await tx.execute(
+        "DELETE FROM stream_differences WHERE peer = $1 AND mended_at IS NOT NULL AND (direction, epoch, kind) NOT IN ("
+        "SELECT direction, epoch, kind FROM stream_differences WHERE peer = $1 AND mended_at IS NOT NULL "
+        "ORDER BY mended_at DESC, epoch LIMIT $2)",
+        peer,
+        _MENDED_MAX,
+    )
+    for one, proven in found:
+        await tx.execute(
+            "INSERT INTO stream_differences (peer, direction, epoch, kind, ours, theirs, proven, seen_at) "
+            "VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT (peer, direction, epoch, kind) DO UPDATE SET "
+            "ours = $5, theirs = $6, mended_at = NULL, "
+            "proven = $7 OR (stream_differences.proven AND stream_differences.mended_at IS NULL), "
+            "seen_at = CASE WHEN stream_differences.mended_at IS NULL THEN stream_differences.seen_at ELSE $8 END",
+            peer,
+            one.direction.value,
+            one.epoch,
+            one.kind.value,
+            one.ours,
+            one.theirs,
+            proven,
+            now,
+        )
+
+
+async def differences(tx: Transaction, peer: str | None = None) -> list[StoredDifference]:
+    """Return the differences that stand, of every peer or of one."""
+    rows = await tx.fetch(
+        "SELECT peer, direction, epoch, kind, ours, theirs, proven, seen_at FROM stream_differences "
+        "WHERE mended_at IS NULL AND ($1::text IS NULL OR peer = $1) ORDER BY peer, direction, epoch, kind",
+        peer,
+    )
+    return [
+        StoredDifference(
+            row["peer"],
+            Direction(row["direction"]),
+            row["epoch"],
+            Kind(row["kind"]),
+            row["ours"],
+            row["theirs"],
+            row["proven"],
+            row["seen_at"],
+        )
+        for row in rows
+    ]
+
+
+async def set_back(tx: Transaction) -> dict[str, bool]:
+    """Return the peers that say our streams were set back, and whether each has proven it."""
+    rows = await tx.fetch(
+        "SELECT peer, bool_or(proven) AS proven FROM stream_differences "
+        "WHERE mended_at IS NULL AND direction = $1 AND (kind = $2 OR (kind = $3 AND proven)) GROUP BY peer",
+        Direction.OUT.value,
+        Kind.SET_BACK.value,
+        Kind.OTHER_ROOT.value,
+    )
+    return {row["peer"]: row["proven"] for row in rows}

@@ -1,0 +1,1 @@
+"""What the command lines of every role share."""

@@ -1,0 +1,1 @@
+"""Tests of catching up after outages."""

@@ -1,0 +1,1 @@
+"""Items that change hands: transfers, disputes, orphans."""

@@ -1,0 +1,234 @@
+"""Two hotlines that each say "it is the other's": no ping-pong, but the desk, whose signed word both follow."""
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from uuid import UUID
+
+import aiohttp
+import pytest
+from mmdb_writer import MMDBWriter
+from netaddr import IPSet
+
+from node.clock import SystemClock
+from node.coordinator import cases
+from node.coordinator.cases import DISPUTE
+from node.coordinator.cli.desk import decide
+from node.coordinator.publisher import Publisher
+from node.coordinator.serve import running
+from node.errors import OperatorError
+from node.hotline.store.status import read_status
+from node.platform.telemetry import make_logger
+from protocol.desk import open_ruling
+from tests.hotline.network import eventually, station
+from tests.moves.chain import arrived, custodians, knows, move, reported, way
+from tests.peers.simulator import PeerSimulator
+from tests.world import ADDRESS, RANGES, World
+
+
+def another_opinion(folder: Path, ranges: dict[str, str]) -> Path:
+    """Write a country file that knows better."""
+    path = folder / "other.mmdb"
+    writer: Any = MMDBWriter(6, "Other-Country", languages=["en"], ipv4_compatible=True)
+    for country, network in ranges.items():
+        writer.insert_network(IPSet([network]), {"country": {"iso_code": country}})
+    writer.to_db_file(str(path))
+    return path
+
+
+@asynccontextmanager
+async def desk_of(world: World) -> AsyncIterator[Publisher]:
+    """Run the coordinator, whose desk is the network's."""
+    assert world.desk is not None
+    log = make_logger("error", "json")
+    async with running(world.desk.settings, clock=SystemClock(), log=log) as (publisher, _, _):
+        yield publisher
+
+
+async def case_at(desk: Publisher) -> Any:
+    """Wait until the desk has a dispute, and return it."""
+    found: list[Any] = []
+
+    async def there() -> bool:
+        async with desk.db.transaction("test.cases") as tx:
+            found[:] = [row for row in await cases.cases(tx, undecided=True, limit=10) if row["kind"] == DISPUTE]
+        return bool(found)
+
+    await eventually(there)
+    (row,) = found
+    return row
+
+
+async def decided(world: World, case: UUID, custodian: str, country: str) -> None:
+    """Decide as `hotline desk decide` does."""
+    assert world.desk is not None
+    await decide(world.desk.settings, SystemClock(), case, custodian, country)
+
+
+@pytest.fixture
+async def disputing(world: World, coordinator_database: str) -> World:
+    """A world with a coordinator; the Dutch node believes that Dutch addresses are German."""
+    world.add_desk(coordinator_database)
+    world.sign_directory()
+    await world.tell_desk()
+    nl = world.nodes[1]
+    path = another_opinion(world.folder, {"DE": RANGES["NL"]})
+    nl.settings = replace(nl.settings, geo_country_databases=(path,), desk_poll_s=0.1)
+    return world
+
+
+async def test_two_databases_that_disagree_are_for_the_desk(disputing: World) -> None:
+    world = disputing
+    await world.create_field_keys()
+    fr_node, nl_node, de_node, _ = world.nodes
+    async with station(fr_node) as fr, station(nl_node) as nl, station(de_node) as de, desk_of(world) as desk:
+        item = await reported(fr, nl, "NL")
+        await move(nl, item)
+        await arrived(nl, item, "disputed")
+        case = await case_at(desk)
+        statement = json.loads(case["body"])
+        assert (statement["holder"], statement["other"]) == (nl_node.id, de_node.id)
+        assert statement["code"] == "same-evidence"
+        assert [one["country"] for one in statement["trail"]] == ["NL", "DE"]
+        assert len({one["evidence"] for one in statement["trail"]}) == 1
+        assert [one["type"] for one in statement["databases"]] == ["Other-Country"]
+        assert ADDRESS["NL"].encode() not in case["body"]
+        assert b"http" not in case["body"]
+        assert await nl.value("SELECT count(*) FROM outbox WHERE type = 'transfer'") == 0
+
+        async def told() -> bool:
+            return bool((await fr.item(item))["reason"] == "disputed")
+
+        await eventually(told)
+        await decided(world, case["id"], de_node.id, "DE")
+        await arrived(de, item, "assigned")
+        await arrived(nl, item, "transferred")
+        await knows(fr, item, "FR", "NL", "DE")
+        assert await custodians([fr, nl, de], item) == ["DE"]
+        ruling = open_ruling(await nl.value("SELECT ruling FROM disputes"), nl.node.directory())
+        assert (ruling.item, ruling.custodian, ruling.country) == (str(item), de_node.id, "DE")
+        with pytest.raises(OperatorError, match="for ever"):
+            await decided(world, case["id"], nl_node.id, "NL")
+
+
+async def test_the_desk_may_leave_the_item_where_it_is(disputing: World) -> None:
+    world = disputing
+    await world.create_field_keys()
+    fr_node, nl_node, _, us_node = world.nodes
+    async with station(fr_node) as fr, station(nl_node) as nl:
+        item = await reported(fr, nl, "NL")
+        await move(nl, item)
+        await arrived(nl, item, "disputed")
+        # The desk is away at first: the dispute stays open, and is handed in when it is back.
+        async with desk_of(world) as desk:
+            await case_at(desk)
+            # As after a restore from a backup of before: the holder hears that it is not held, and hands it in again.
+            async with desk.db.transaction("test.restore") as tx:
+                await tx.execute("DELETE FROM desk_cases")
+            case = await case_at(desk)
+            with pytest.raises(OperatorError, match="nothing to do"):
+                await decided(world, case["id"], us_node.id, "US")
+            await decided(world, case["id"], nl_node.id, "NL")
+            await arrived(nl, item, "assigned")
+        assert await way(nl, item) == []
+        assert (await nl.item(item))["hosting_country"] == "NL"
+        await move(nl, item, country="NL")
+
+        async def looked_at() -> bool:
+            return bool((await nl.item(item))["reason"] == "not-moved")
+
+        await eventually(looked_at)
+
+
+async def test_a_contradiction_is_handed_in_at_the_desk_that_there_is(disputing: World) -> None:
+    world = disputing
+    await world.create_field_keys()
+    fr_node, nl_node, *_ = world.nodes
+    nl_node.settings = replace(nl_node.settings, desk_poll_s=86_400.0)
+    async with station(nl_node) as nl, desk_of(world) as desk, aiohttp.ClientSession() as session:
+        peer = PeerSimulator(fr_node, nl_node, session)
+        await peer.deliver(2)
+        story = peer.batch(1, first=0, history=[])
+        assert (await peer.put(story)).problem["code"] == "equivocation"
+
+        async def handed_in(*changes: str) -> int:
+            """Change what the hotline notes, let the desk lose its cases, and return how many it has after a round."""
+            for change in changes:
+                async with nl.node.db.transaction("test.change") as tx:
+                    await tx.execute(change)
+            async with desk.db.transaction("test.restore") as tx:
+                await tx.execute("DELETE FROM desk_cases")
+            await disputer.run_once(nl.node.directory())
+            async with desk.db.transaction("test.cases") as tx:
+                return len(await cases.cases(tx, undecided=True, limit=10))
+
+        told: list[Any] = []
+        log: Any = SimpleNamespace(error=lambda *_said, **how: told.append((how["action"], how["alarm"], how["code"])))
+        disputer = replace(nl.node.moving.disputer, log=log)
+        assert await handed_in() == 1
+        assert await handed_in() == 0
+        # The directory named another desk then; a desk that was restored is told again within a day.
+        assert await handed_in("UPDATE equivocations SET handed_in_to = 'elsewhere.example'") == 1
+        assert await handed_in("UPDATE equivocations SET handed_in_at = handed_in_at - interval '25 hours'") == 1
+        assert told == []
+        # What the desk refuses for good is an alarm, once, and stays visible until the desk takes it.
+        shown = {"kind": "equivocation", "code": "schema-invalid", "cases": 1}
+        spoil = "UPDATE equivocations SET handed_in_to = NULL, seen_at = seen_at + interval '1 hour'"
+        assert await handed_in(spoil) == 0
+        assert await handed_in() == 0
+        assert told == [("desk.refused", True, "schema-invalid")]
+        async with nl.node.db.transaction("test.status") as tx:
+            assert (await read_status(tx, nl.clock.now()))["desk_refusals"] == [shown]
+        assert await handed_in("UPDATE equivocations SET seen_at = seen_at - interval '1 hour'") == 1
+        async with nl.node.db.transaction("test.status") as tx:
+            assert (await read_status(tx, nl.clock.now()))["desk_refusals"] == []
+
+
+async def test_an_item_that_has_made_all_its_hops_stays_and_is_for_the_desk(
+    world: World, coordinator_database: str
+) -> None:
+    """Five transfers, each on evidence of its own; the sixth is not sent, whatever the evidence."""
+    world.add_desk(coordinator_database)
+    world.sign_directory()
+    await world.tell_desk()
+    de_node = world.nodes[2]
+    de_node.settings = replace(de_node.settings, desk_poll_s=0.1)
+    await world.create_field_keys()
+    fr_node, nl_node, _, us_node = world.nodes
+    async with station(fr_node) as fr, station(nl_node) as nl, station(de_node) as de, desk_of(world) as desk:
+        item = await reported(fr, nl, "NL")
+        holder = nl
+        for number, (to, country) in enumerate(((de, "DE"), (nl, "NL"), (de, "DE"), (nl, "NL"), (de, "DE"))):
+            await move(holder, item, ip=ADDRESS[country].rsplit(".", 1)[0] + f".{20 + number}")
+            await arrived(to, item, "assigned")
+            await arrived(holder, item, "transferred")
+            holder = to
+        assert await way(de, item) == ["FR", *("NL", "DE") * 3]
+        sent = "SELECT count(*) FROM outbox WHERE type = 'transfer'"
+        before = await de.value(sent)
+        await move(de, item, ip=ADDRESS["US"])
+        await arrived(de, item, "disputed")
+        assert (await de.item(item))["reason"] == "too-many-hops"
+        assert await de.value(sent) == before == 2
+        assert await custodians([fr, nl, de], item) == ["DE"]
+        case = await case_at(desk)
+        statement = json.loads(case["body"])
+        assert (statement["code"], statement["holder"], statement["other"]) == ("too-many-hops", de_node.id, us_node.id)
+        assert [one["node"][:2] for one in statement["trail"]] == ["fr", *("nl", "de") * 3]
+
+        async def told() -> bool:
+            return bool((await fr.item(item))["reason"] == "disputed")
+
+        await eventually(told)
+        # The desk cannot make a sixth hop either: the item stays, and is worked on where it is.
+        with pytest.raises(OperatorError, match="after 5 transfers the item stays with its holder"):
+            await decided(world, case["id"], us_node.id, "US")
+        await decided(world, case["id"], de_node.id, "US")
+        await arrived(de, item, "assigned")
+        assert await de.value(sent) == before
+        for one in (fr, nl, de):
+            assert await one.value("SELECT count(*) FROM inbox_refusals") == 0

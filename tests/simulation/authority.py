@@ -1,0 +1,90 @@
+"""What the network's authority does to members in a history: it suspends them, lists them as left or in maintenance.
+
+A member that was listed so is active again when the history ends. Whether the others keep to it is looked at on the
+way: nobody sends to who is none any more, and what waits for it is taken back.
+"""
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from node.hotline.domain.lifecycle import State
+from protocol.profile import Request
+from tests.simulation import members
+from tests.simulation.plan import ACTIVE_S, BACK_AFTER_S, Event
+from tests.simulation.station import Station
+
+if TYPE_CHECKING:
+    from tests.simulation.world import World
+
+#: States in which a member is none.
+GONE: Final = frozenset({"suspended", "left"})
+
+
+@dataclass(slots=True)
+class Authority:
+    """Lists members; `away` are those that are not active now, `ever` those that were none at some time."""
+
+    world: "World"
+    away: set[str] = field(default_factory=set)
+    ever: set[str] = field(default_factory=set)
+    #: By member, from which version of the directory on, and to which, it is none.
+    gone: dict[str, tuple[int, int | None]] = field(default_factory=dict)
+
+    def list_as(self, event: Event) -> None:
+        """List a member as the event says, until its time is over."""
+        world, node = self.world, members.node_id(event.node)
+        self.away.add(node)
+        self._write(event, event.detail)
+        if event.detail in GONE:
+            self.ever.add(node)
+            self.gone[node] = world.version, None
+        world.later(event.amount, lambda: self._back(event))
+
+    def _back(self, event: Event) -> None:
+        node = members.node_id(event.node)
+        if event.detail in GONE:
+            if event.at_s + event.amount >= ACTIVE_S + BACK_AFTER_S:
+                self._look(node)
+            self.gone[node] = self.gone[node][0], self.world.version + 1
+        self.away.discard(node)
+        self._write(event, "active")
+
+    def _write(self, event: Event, state: str) -> None:
+        self.world.note("--", "info", f"{event.node} is listed as {state}")
+        self.world.entries[event.node] = {**self.world.entries[event.node], "state": state}
+        self.world._directory(event)
+
+    def _look(self, node: str) -> None:
+        """What waited for a member that is none any more was taken back: everybody has heard of it for long."""
+        for station in self.world.stations.values():
+            for row in station.disk.rows("items") if station.id != node else ():
+                if (
+                    row["assigned_node"] == node
+                    and row["state"] == State.SENT
+                    and self._waits(station, node, row["id"])
+                ):
+                    self.world.violated("member", f"{station.id} still waits for {node}, which is no member any more")
+
+    @staticmethod
+    def _waits(station: Station, node: str, item: object) -> bool:
+        """Tell whether a record of an item has no receipt."""
+        acked = {row["stream"]: row["acked_size"] for row in station.disk.rows("delivery_cursors")}
+        for row in station.disk.find("outbound_streams", peer=node):
+            # What was receipted once has arrived, though that receipt may prove nothing any more.
+            sizes = [one["size"] for one in station.disk.find("receipts", stream=row["id"])]
+            arrived = max([acked[row["id"]], *sizes])
+            mine = station.disk.find("outbox", item_id=item, stream=row["id"], type="report")
+            if any(one["idx"] >= arrived for one in mine):
+                return True
+        return False
+
+    def leaves(self, source: str, target: str, request: Request) -> None:
+        """Nobody sends records to who is no member by the directory that it uses."""
+        station, gone = self.world.stations.get(source), self.gone.get(target)
+        if gone is None or request.method != "PUT" or "/peer/v1/inbox/" not in request.target_uri:
+            return
+        if station is None or station.run is None or station.run.node is None:
+            return
+        version = station.run.node.directory().version
+        if gone[0] <= version and (gone[1] is None or version < gone[1]):
+            self.world.violated("member", f"{source} sends to {target}, which is no member by its directory")

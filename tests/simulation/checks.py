@@ -1,0 +1,488 @@
+"""The invariants of docs/protocol.md, section 10, looked at after every commit and answer, or at the end.
+
+Which of them when is said in docs/architecture.md, "How it is tested: the simulator".
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+from uuid import UUID
+
+from node.hotline.domain.comparison import Direction
+from node.hotline.domain.lifecycle import State
+from node.hotline.domain.windows import windows_of
+from protocol.batch import decode_batch
+from protocol.bodies import OutcomeBody, ReportBody
+from protocol.checkpoint import Checkpoint, StreamId
+from protocol.errors import ProtocolError
+from protocol.keys import SignatureInvalid
+from protocol.merkle import Edge, leaf_hash
+from protocol.note import parse_note
+from protocol.profile import Request, Response
+from protocol.receipt import open_receipt
+from protocol.record import parse_record
+from protocol.steps import TransferBody
+from protocol.tlogproof import parse_tlog_proof
+from tests.simulation.sql.tables import ROW_ID, Row, Session
+from tests.simulation.station import Station
+from tests.simulation.stepchecks import StepChecks, has_custody
+
+if TYPE_CHECKING:
+    from tests.simulation.world import World
+
+#: In a history without faults of their own, honest nodes wait no longer for a receipt, whatever another does (I9).
+RECEIPT_WITHIN_S: Final = 10.0
+#: Bounds of what one node holds for its peers' requests (I12).
+TASKS_MAX: Final = 300
+NONCES_MAX: Final = 2_000
+#: Calls to one peer beside the batches on their way: a greeting, a directory, a fetch, a receipt.
+BESIDE_MAX: Final = 4
+
+Stream = tuple[str, str, int]
+
+
+@dataclass(slots=True)
+class Arrival:
+    """A batch as it came to a door: how much of it the node had stored by then."""
+
+    stream: Stream
+    first: int
+    count: int
+    held: bool
+
+
+@dataclass(slots=True)
+class Log:
+    """What a node wrote into a stream, index by index, and when."""
+
+    leaves: list[bytes] = field(default_factory=list)
+    types: list[str] = field(default_factory=list)
+    items: list[UUID | None] = field(default_factory=list)
+    written_s: list[float] = field(default_factory=list)
+    receipted_s: dict[int, float] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Checks:
+    """Sees everything that becomes durable and every answer; tells the world what must not be."""
+
+    world: "World"
+    logs: dict[Stream, Log] = field(default_factory=dict)
+    receipts: dict[tuple[str, int], bytes] = field(default_factory=dict)
+    versions: dict[str, int] = field(default_factory=dict)
+    heard_s: dict[str, float] = field(default_factory=dict)
+    applied: set[tuple[str, int, int]] = field(default_factory=set)
+    steps: StepChecks = field(init=False)
+    _looks: "dict[str, Callable[[Station, Row], None]]" = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Know who looks at which table."""
+        self.steps = StepChecks(self.world)
+        self._looks = {
+            "outbox": self._outbox,
+            "inbox": self._inbox,
+            "receipts": self._receipt,
+            "inbound_streams": self._inbound,
+            "delivery_cursors": self._cursor,
+            "directory_versions": self._version,
+            "items": self._item,
+            "equivocations": self._equivocation,
+            "inbox_refusals": self._refusal,
+            "actions": self.steps.action,
+        }
+
+    def _say(self, invariant: str, sentence: str) -> None:
+        self.world.violated(invariant, sentence)
+
+    # After every commit.
+
+    def committed(self, station: Station, name: str, session: Session) -> None:
+        """Look at what one transaction wrote."""
+        for table, rows in session.writes.items():
+            look = self._looks.get(table)
+            if look is not None:
+                for row in rows.values():
+                    if row is not None:
+                        look(station, row)
+        if "nonces" in session.writes and "peers" in session.writes:
+            self._heard(station, name, session)
+        if name == "deliver.receipt":
+            self._reached(station, session)
+        if station.run is not None and (running := station.run.tasks_running(TASKS_MAX)) is not None:
+            self._say("I12", f"{station.id} has {running} tasks")
+
+    def _stream(self, station: Station, table: str, number: int) -> Stream:
+        (row,) = station.disk.find(table, id=number)
+        ends = (station.id, row["peer"]) if table == "outbound_streams" else (row["peer"], station.id)
+        return (*ends, row["epoch"])
+
+    def _outbox(self, station: Station, row: Row) -> None:
+        """I4: the log has no gap. I5: what is stored is what is hashed. I10: what may not leave does not."""
+        stream = self._stream(station, "outbound_streams", row["stream"])
+        log = self.logs.setdefault(stream, Log())
+        if row["idx"] != len(log.leaves):
+            self._say("I4", f"{_named(stream)}: index {row['idx']} was written after {len(log.leaves)} records")
+            return
+        raw = station.vault.open_record("outbox", row["stream"], row["idx"], row["record_enc"])
+        if leaf_hash(raw) != row["leaf_hash"]:
+            self._say("I5", f"{_named(stream)}: the record at {row['idx']} is not the hashed one")
+        log.leaves.append(row["leaf_hash"])
+        log.types.append(row["type"])
+        log.items.append(row["item_id"])
+        log.written_s.append(self.world.loop.time())
+        if row["type"] in {"report", "transfer"} and not self._may_leave(parse_record(raw).body):
+            self._say("I10", f"{_named(stream)}: an item that is not qualified left at index {row['idx']}")
+
+    def _may_leave(self, body: object) -> bool:
+        """Tell whether an item may leave by its report; what a hostile node reported was never ours to qualify."""
+        if isinstance(body, TransferBody):
+            report = parse_record(parse_tlog_proof(body.original.encode()).extra or b"")
+            return report.envelope.iss not in self.world.stations or self._may_leave(report.body)
+        return not isinstance(body, ReportBody) or self.world.may_leave(body.url)
+
+    def _inbox(self, station: Station, row: Row) -> None:
+        """I4 and I5: what a node holds of an honest peer is, index by index, what that one wrote."""
+        stream = self._stream(station, "inbound_streams", row["stream"])
+        log = self.logs.get(stream, Log())
+        raw = station.vault.open_record("inbox", row["stream"], row["idx"], row["record_enc"])
+        if leaf_hash(raw) != row["leaf_hash"]:
+            self._say("I5", f"{_named(stream)}: {station.id} holds another record at {row['idx']} than it hashed")
+        if stream[0] not in self.world.stations:
+            return
+        if row["idx"] >= len(log.leaves):
+            self._say("I5", f"{_named(stream)}: {station.id} holds a record at {row['idx']} that was never written")
+        elif log.leaves[row["idx"]] != row["leaf_hash"]:
+            self._say("I5", f"{_named(stream)}: {station.id} holds another record at {row['idx']}")
+
+    def _receipt(self, station: Station, row: Row) -> None:
+        """I1 and I3: what a receipt covers is stored there, and it is the receipt that is stored there."""
+        if row["worthless"]:
+            return
+        stream = self._stream(station, "outbound_streams", row["stream"])
+        log = self.logs.get(stream, Log())
+        checkpoint = Checkpoint.parse(parse_note(row["note"]).text)
+        root = Edge.EMPTY.extend(log.leaves[: checkpoint.size]).root()
+        if checkpoint.size != row["size"] or root != checkpoint.root or checkpoint.origin != _named(stream):
+            self._say("I5", f"{_named(stream)}: the receipt for {row['size']} covers something else")
+        for idx in range(checkpoint.size):
+            log.receipted_s.setdefault(idx, self.world.loop.time())
+        receiver = self.world.stations.get(stream[1])
+        if receiver is not None:
+            self._stored(receiver, stream, row["size"], row["note"])
+
+    def _stored(self, receiver: Station, stream: Stream, size: int, note: bytes) -> None:
+        inbound = next(
+            iter(receiver.disk.find("inbound_streams", peer=stream[0], epoch=stream[2])),
+            None,
+        )
+        if inbound is None or inbound["size"] < size:
+            held = 0 if inbound is None else inbound["size"]
+            self._say("I1", f"{_named(stream)}: a receipt covers {size} records, {receiver.id} holds {held}")
+            return
+        kept = receiver.disk.find("inbound_batches", stream=inbound["id"], size=size)
+        if not kept or kept[0]["receipt"] != note:
+            self._say("I3", f"{_named(stream)}: the receipt for {size} is not the one that {receiver.id} stored")
+
+    def _inbound(self, station: Station, row: Row) -> None:
+        """I12: what waits to be applied is bounded."""
+        applied = [r["applied"] for r in station.disk.find("apply_cursors", stream=row["id"])]
+        waiting = row["size"] - (applied[0] if applied else 0)
+        if waiting > station.settings.unapplied_records_max:
+            self._say("I12", f"{station.id} holds {waiting} records of {row['peer']} that are not applied")
+        if len(station.disk.rows("nonces")) > NONCES_MAX:
+            self._say("I12", f"{station.id} remembers {len(station.disk.rows('nonces'))} nonces")
+
+    def _cursor(self, station: Station, row: Row) -> None:
+        stream = self._stream(station, "outbound_streams", row["stream"])
+        written = len(self.logs.get(stream, Log()).leaves)
+        if row["acked_size"] > written:
+            self._say("I1", f"{_named(stream)}: {row['acked_size']} receipted of {written} written")
+
+    def _version(self, station: Station, row: Row) -> None:
+        """I7: a node never goes back to an older directory."""
+        newest = self.versions.get(station.id, 0)
+        if row["version"] < newest:
+            self._say("I7", f"{station.id} took directory version {row['version']} after {newest}")
+        if row["version"] > newest:
+            self.heard_s[station.id] = self.world.loop.time()
+        self.versions[station.id] = max(newest, row["version"])
+
+    def directory_used(self, station: Station, version: int) -> None:
+        """I7, for what is in use rather than what is stored."""
+        newest = self.versions.get(station.id, 0)
+        if version < newest:
+            self._say("I7", f"{station.id} uses directory version {version} after {newest}")
+        self.versions[station.id] = max(newest, version)
+
+    def _item(self, station: Station, row: Row) -> None:
+        """I2: a record makes one item."""
+        self.steps.item(station, row)
+        if row["received_stream"] is None:
+            return
+        key = station.id, row["received_stream"], row["received_idx"]
+        fresh = (station.id, row[ROW_ID], -1)
+        if fresh not in self.applied:
+            if key in self.applied:
+                self._say("I2", f"{station.id} made two items of the record at {row['received_idx']}")
+            self.applied |= {fresh, key}
+
+    def _equivocation(self, station: Station, row: Row) -> None:
+        if row["peer"] in self.world.stations:
+            self._say("I4", f"{station.id} holds proof that honest {row['peer']} told two stories at {row['size']}")
+
+    def _refusal(self, station: Station, row: Row) -> None:
+        stream = self._stream(station, "inbound_streams", row["stream"])
+        giver = self.world.stations.get(stream[0])
+        if giver is None or self.world.may_refuse(row["code"]) or self._outdated(station, giver, row):
+            return
+        log, at = self.logs[stream], row["idx"]
+        wrong = self.steps.refused(station, log.leaves[at], log.types[at], log.items[at], row["code"])
+        if wrong is not None:
+            self._say("I2", f"{station.id} refused a record of {stream[0]}, {wrong}: {row['code']} {row['detail']}")
+
+    def _outdated(self, station: Station, giver: Station, row: Row) -> bool:
+        """Tell whether a record holds a receipt that lost its worth, and that its sender could not put anew.
+
+        It wrote the record before it heard of the newer keys, or it has the proof from another node, in a transfer.
+        """
+        kept = next(r for r in station.disk.rows("inbox") if (r["stream"], r["idx"]) == (row["stream"], row["idx"]))
+        body = parse_record(station.vault.open_record("inbox", row["stream"], row["idx"], kept["record_enc"])).body
+        proof = getattr(body, "original", None) or getattr(body, "proof", None)
+        if proof is None:
+            return False
+        note = parse_tlog_proof(proof.encode()).note
+        if _proves(note.to_bytes(), station):
+            return False
+        stream = self._stream(station, "inbound_streams", row["stream"])
+        written_s = self.logs[stream].written_s[row["idx"]]
+        return giver.id != StreamId.parse(Checkpoint.parse(note.text).origin).aud or written_s <= self.heard_s[giver.id]
+
+    def _heard(self, station: Station, name: str, session: Session) -> None:
+        """An authenticated call ends the back-off towards its sender (section 6)."""
+        for row in session.writes["peers"].values():
+            if row is not None and row["retry_at"] is not None:
+                self._say("I9", f"{station.id} still leaves {row['node_id']} alone after its call ({name})")
+
+    def _reached(self, station: Station, session: Session) -> None:
+        for row in (session.writes.get("peers") or {}).values():
+            if row is not None and (row["failures"] or row["retry_at"] is not None):
+                self._say("I9", f"{station.id} counts failures of {row['node_id']} after its receipt")
+
+    # At every answer.
+
+    def arrived(self, target: str, request: Request) -> Arrival | None:
+        """Note a batch at a door before anything is done with it."""
+        station = self.world.stations.get(target)
+        parts = request.target_uri.split("/")[3:]
+        if station is None or request.method != "PUT" or parts[:3] != ["peer", "v1", "inbox"]:
+            return None
+        try:
+            count = len(decode_batch(request.body)[1])
+        except ProtocolError:
+            return None
+        stream = parts[3], target, int(parts[4])
+        return Arrival(stream, int(parts[5]), count, int(parts[5]) + count <= self._held(station, stream))
+
+    @staticmethod
+    def _held(station: Station, stream: Stream) -> int:
+        rows = station.disk.find("inbound_streams", peer=stream[0], epoch=stream[2])
+        return rows[0]["size"] if rows else 0
+
+    def answered(self, source: str, arrival: Arrival | None, answer: Response) -> None:
+        """I1: a receipt leaves after its commit. I3: it stays while it proves something, and answers each repeat."""
+        if arrival is None:
+            return
+        station = self.world.stations[arrival.stream[1]]
+        version = answer.headers.get("hx-directory", "")
+        if version.isdecimal():
+            self.directory_used(station, int(version))
+        if answer.status == 200:
+            checkpoint = Checkpoint.parse(parse_note(answer.body).text)
+            key = checkpoint.origin, checkpoint.size
+            first = self.receipts.setdefault(key, answer.body)
+            if first != answer.body:
+                if _proves(first, station):
+                    self._say("I3", f"{checkpoint.origin}: two receipts for {checkpoint.size} records")
+                self.receipts[key] = answer.body
+            if self._held(station, _stream_of(checkpoint.origin)) < checkpoint.size:
+                self._say("I1", f"{checkpoint.origin}: a receipt for {checkpoint.size} left before they were stored")
+        elif arrival.held and source in self.world.stations and source == arrival.stream[0]:
+            code = _code(answer)
+            if code in {"over-quota", "id-conflict", "stream-gap", "equivocation", "root-mismatch", "malformed"}:
+                self._say("I3", f"{station.id} answered a repeat of what it holds with {code}")
+
+    def leaves(self, source: str, target: str, request: Request) -> None:
+        """I1 and I3: a receipt that is brought leaves after its commit, and is the one that was stored."""
+        self.world.authority.leaves(source, target, request)
+        station = self.world.stations.get(source)
+        parts = request.target_uri.split("/")[3:]
+        if station is not None and request.method == "PUT" and parts[:3] == ["peer", "v1", "receipts"]:
+            self._stored(station, (target, source, int(parts[4])), int(parts[5]), request.body)
+
+    def in_flight(self, source: str, target: str, count: int) -> None:
+        """I12: a sender has few batches under way to one peer."""
+        station = self.world.stations.get(source)
+        if station is not None and count > station.settings.batches_in_flight_max + BESIDE_MAX:
+            self._say("I12", f"{source} has {count} calls under way to {target}")
+
+    # At the end.
+
+    def waiting(self) -> str | None:
+        """Tell what is still to happen, or None when all is quiet."""
+        for node in self.world.authority.away:
+            return f"{node} is not back yet"
+        for station in self.world.stations.values():
+            if station.run is None or station.run.app is None:
+                return f"{station.id} is down"
+            if station.run.node is None or station.run.node.directory().version != self.world.version:
+                return f"{station.id} has not heard of the newest directory"
+            judged = {(row["peer"], row["direction"]): row["windows"] for row in station.disk.rows("judged_keys")}
+            for (peer, direction), windows in judged.items():
+                ends = (station.id, peer) if direction == Direction.OUT else (peer, station.id)
+                if windows_of(station.run.node.directory(), *ends) not in {windows, None}:
+                    return f"{station.id} has not judged its receipts with {peer} by the newest directory"
+            for state in (State.READY, State.LOCATING):
+                if any(row["state"] == state for row in station.disk.rows("items")):
+                    return f"an item of {station.id} is {state}"
+            if any(self._may_move(station, row["item_id"]) for row in station.disk.rows("relocations")):
+                return f"{station.id} has items to locate anew"
+            sizes = {row["stream"]: row["applied"] for row in station.disk.rows("apply_cursors")}
+            for row in station.disk.rows("inbound_streams"):
+                if row["size"] > sizes[row["id"]]:
+                    return f"{station.id} has applied {sizes[row['id']]} of {row['size']} records of {row['peer']}"
+            acked = {row["stream"]: row["acked_size"] for row in station.disk.rows("delivery_cursors")}
+            for row in station.disk.rows("outbound_streams"):
+                if row["peer"] in self.world.stations and row["next_index"] > acked[row["id"]]:
+                    return f"{row['peer']} has receipted {acked[row['id']]} of {row['next_index']} of {station.id}"
+        return None
+
+    def _may_move(self, station: Station, item: UUID) -> bool:
+        """Tell whether an item can be handed on; what a hostile node sent may never be receipted again."""
+        row = next(row for row in station.disk.rows("items") if row["id"] == item)
+        if row["received_stream"] is None:
+            return True
+        return self._stream(station, "inbound_streams", row["received_stream"])[0] in self.world.stations
+
+    def at_the_end(self) -> None:
+        """Compare both sides of everything."""
+        for stream, log in self.logs.items():
+            if stream[1] in self.world.stations:
+                self._compare(stream, log)
+        for truth in self.world.truths.values():
+            self._custody(truth.item, truth.node, truth.country, qualified=truth.qualified)
+        self.steps.at_the_end()
+        for station in self.world.stations.values():
+            for row in station.disk.rows("url_identities"):
+                if row["times_seen"] != 1:
+                    self._say("I2", f"{station.id} counted an item {row['times_seen']} times")
+
+    def _compare(self, stream: Stream, log: Log) -> None:
+        sender, receiver = self.world.stations[stream[0]], self.world.stations[stream[1]]
+        inbound = next(
+            (r for r in receiver.disk.rows("inbound_streams") if (r["peer"], r["epoch"]) == (stream[0], stream[2])),
+            None,
+        )
+        if inbound is None:
+            self._say("I1", f"{_named(stream)}: nothing arrived of {len(log.leaves)} records")
+            return
+        held = sorted((r["idx"], r["leaf_hash"]) for r in receiver.disk.rows("inbox") if r["stream"] == inbound["id"])
+        if held != list(enumerate(log.leaves)):
+            self._say("I1", f"{_named(stream)}: {len(held)} records arrived of {len(log.leaves)}, or not the same")
+        batches = [r for r in receiver.disk.rows("inbound_batches") if r["stream"] == inbound["id"]]
+        given = {r["size"]: r["receipt"] for r in batches if not r["worthless"]}
+        outbound = next(
+            r for r in sender.disk.rows("outbound_streams") if (r["peer"], r["epoch"]) == (stream[1], stream[2])
+        )
+        kept = [r for r in sender.disk.rows("receipts") if r["stream"] == outbound["id"]]
+        got = {r["size"]: r["note"] for r in kept if not r["worthless"]}
+        if got != given:
+            self._say("I3", f"{_named(stream)}: receipts for {sorted(given)} were given, {sorted(got)} are kept")
+        for size, note in got.items():
+            if not _proves(note, sender):
+                self._say("I6", f"{_named(stream)}: the receipt for {size} proves nothing")
+        self._told(stream, log, receiver)
+        late = [
+            idx
+            for idx, at_s in enumerate(log.written_s)
+            if self.world.plan.quiet and log.receipted_s.get(idx, at_s) - at_s > RECEIPT_WITHIN_S
+        ]
+        if late:
+            self._say("I9", f"{_named(stream)}: the record at {late[0]} waited for its receipt")
+
+    def _told(self, stream: Stream, log: Log, receiver: Station) -> None:
+        """I2: each record's outcome is told once."""
+        told: dict[int, int] = {}
+        for row in receiver.disk.rows("outbox"):
+            if row["type"] != "outcome":
+                continue
+            raw = receiver.vault.open_record("outbox", row["stream"], row["idx"], row["record_enc"])
+            body = parse_record(raw).body
+            if isinstance(body, OutcomeBody) and body.stream == _named(stream):
+                spoken = [idx for low, high in (*body.accepted, *body.kept) for idx in range(low, high + 1)]
+                for idx in spoken + [one.index for one in body.refused]:
+                    told[idx] = told.get(idx, 0) + 1
+        expected = {idx: 1 for idx, kind in enumerate(log.types) if kind != "outcome"}
+        if told != expected:
+            self._say(
+                "I2", f"{_named(stream)}: outcomes were told of {told}, records to tell of were {sorted(expected)}"
+            )
+
+    def _custody(self, item: UUID, node: str, country: str, *, qualified: bool) -> None:
+        """I1 and I11: a report that was taken is somewhere, and one node has it."""
+        found = [(one.id, one.disk.find("items", id=item)) for one in self.world.stations.values()]
+        rows = {holder: held[0] for holder, held in found if held}
+        holders = {holder: row["state"] for holder, row in rows.items()}
+        if node not in holders:
+            self._say("I1", f"{node} took a report and does not have it")
+            return
+        # What its giver took back, and not its reporter, is nobody's by that.
+        over = rows[node]["withdrawn_at"] is not None
+        held = {holder: row for holder, row in rows.items() if over or row["withdrawn_at"] is None}
+        custodians = [holder for holder, row in held.items() if has_custody(holder, row)]
+        owner = next((one.id for one in self.world.stations.values() if one.country == country), None)
+        if item in self.steps.lied_about:
+            return
+        if self.world.hostile is not None and (owner is None or self.world.hostile.was_given(item)):
+            # Whoever has it does not say.
+            return
+        if over:
+            self.steps.withdrawn(node, holders)
+        elif len(custodians) != 1:
+            self._say("I11", f"an item of {node} has {len(custodians)} custodians: {holders}")
+        self.steps.both_sides(item, node, held)
+        if owner is not None and owner in self.world.authority.ever:
+            # It was taken back, and never goes there by itself again.
+            return
+        if item in self.world.analysts.assessed or State.WITHDRAWN in holders.values():
+            # Whether it may leave was said anew, perhaps after it left, or it never does any more.
+            return
+        if qualified and owner is not None and owner not in holders and State.REFUSED not in holders.values():
+            self._say("I1", f"a qualified item of {node} hosted in {country} did not arrive: {holders}")
+        if not qualified and node != owner and owner in holders:
+            self._say("I10", f"an item of {node} that is not qualified left for {owner}")
+
+
+def _proves(receipt: bytes, station: Station) -> bool:
+    """Tell whether a receipt proves something by the directory that a node has in use."""
+    if station.run is None or station.run.node is None:
+        return False
+    try:
+        open_receipt(receipt, station.run.node.directory())
+    except SignatureInvalid:
+        return False
+    return True
+
+
+def _stream_of(origin: str) -> Stream:
+    """Return the stream of an origin line."""
+    one = StreamId.parse(origin)
+    return one.iss, one.aud, one.epoch
+
+
+def _named(stream: Stream) -> str:
+    return StreamId(*stream).origin()
+
+
+def _code(answer: Response) -> str:
+    text = answer.body.decode("utf-8", "replace")
+    return text.split('"code":"', 1)[1].split('"', 1)[0] if '"code":"' in text else str(answer.status)

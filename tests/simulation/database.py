@@ -1,0 +1,217 @@
+"""The node's database on virtual time: the same named transactions; statements take time, commits may be the last.
+
+What is committed stays in `Disk` when the node crashes; everything else is gone.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Protocol
+
+import asyncpg
+
+from node.hotline.store.tables import metadata
+from node.platform.database import Database, Transaction
+from tests.simulation.sql.statements import Compiler, Result
+from tests.simulation.sql.tables import Blocked, Form, Row, Session, Tables
+
+FORMS = {name: Form.of(table) for name, table in metadata.tables.items()}
+COMPILER = Compiler(FORMS)
+
+
+class Fate(Protocol):
+    """What becomes of the node's storage, and how long it takes; drawn by the history."""
+
+    async def statement(self) -> None:
+        """Let the time of one statement pass; raises when the database or the node is gone."""
+
+    def before_commit(self, name: str) -> None:
+        """The moment before a commit; raises when the node dies there."""
+
+    def after_commit(self, name: str, session: Session) -> None:
+        """The moment after a commit, before its caller knows; raises when the node dies there."""
+
+
+@dataclass(slots=True)
+class Disk:
+    """What survives a crash: the tables, and who holds a cluster-wide lock."""
+
+    tables: Tables = field(default_factory=lambda: Tables(FORMS.values()))
+    locks: dict[str, object] = field(default_factory=dict)
+    listeners: dict[object, Callable[[str], None]] = field(default_factory=dict)
+
+    def rows(self, table: str) -> list[Row]:
+        """Return the committed rows of a table."""
+        return self.tables.committed(table)
+
+    def find(self, table: str, **equal: object) -> list[Row]:
+        """Return the committed rows of a table that have these values."""
+        return self.tables.found(table, equal)
+
+    def crash(self) -> None:
+        """Roll back what is open and forget who was connected."""
+        for session in list(self.tables.open):
+            session.end()
+        self.locks.clear()
+        self.listeners.clear()
+
+    def restore(self, backup: Tables) -> None:
+        """Put yesterday's tables in the place of today's."""
+        self.crash()
+        self.tables = backup
+
+
+class Driver:
+    """Stands where asyncpg's connection stands in a transaction."""
+
+    def __init__(self, session: Session, fate: Fate) -> None:
+        """Run the statements of one transaction."""
+        self._session = session
+        self._fate = fate
+
+    async def fetch(self, query: str, *args: object) -> list[dict[str, Any]]:
+        """Return rows by column name."""
+        result = await self._run(query, args)
+        return [dict(zip(result.names, row, strict=True)) for row in result.rows]
+
+    async def fetchrow(self, query: str, *args: object) -> dict[str, Any] | None:
+        """Return the first row, or None."""
+        rows = await self.fetch(query, *args)
+        return rows[0] if rows else None
+
+    async def fetchval(self, query: str, *args: object) -> object:
+        """Return the first column of the first row, or None."""
+        result = await self._run(query, args)
+        return result.rows[0][0] if result.rows else None
+
+    async def execute(self, query: str, *args: object) -> str:
+        """Return what was done, in PostgreSQL's words."""
+        return (await self._run(query, args)).status
+
+    async def copy_records_to_table(
+        self, table: str, *, columns: Sequence[str], records: Iterable[Sequence[object]]
+    ) -> str:
+        """Append rows."""
+        rows = [dict(zip(columns, record, strict=True)) for record in records]
+
+        def work() -> Result:
+            self._session.copy(table, rows)
+            return Result((), [], f"COPY {len(rows)}")
+
+        return (await self._until_free(work)).status
+
+    async def _run(self, query: str, args: Sequence[object]) -> Result:
+        return await self._until_free(partial(COMPILER.run, self._session, query, args))
+
+    async def _until_free(self, work: Callable[[], Result]) -> Result:
+        session = self._session
+        while True:
+            await self._fate.statement()
+            if session.failed or session not in session.tables.open:
+                raise asyncpg.InFailedSQLTransactionError("the transaction is over")
+            try:
+                return work()
+            except Blocked as blocked:
+                holder = blocked.holder
+            except asyncpg.PostgresError:
+                session.failed = True
+                raise
+            await self._wait_for(holder)
+
+    async def _wait_for(self, holder: Session) -> None:
+        session = self._session
+        seen: Session | None = holder
+        while seen is not None:
+            if seen is session:
+                session.failed = True
+                raise asyncpg.DeadlockDetectedError("two transactions wait for each other")
+            seen = seen.waits_for
+        if holder.over is None:
+            holder.over = asyncio.Event()
+        session.waits_for = holder
+        try:
+            await holder.over.wait()
+        finally:
+            session.waits_for = None
+
+
+class _Open:
+    """One transaction while its block runs."""
+
+    __slots__ = ("_disk", "_fate", "_name", "_session")
+
+    def __init__(self, disk: Disk, fate: Fate, name: str) -> None:
+        self._disk = disk
+        self._fate = fate
+        self._name = name
+
+    async def __aenter__(self) -> Transaction:
+        await self._fate.statement()
+        self._session = self._disk.tables.begin()
+        sql: Any = None
+        return Transaction(sql, Driver(self._session, self._fate))
+
+    async def __aexit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        session, fate = self._session, self._fate
+        try:
+            if error is None:
+                await fate.statement()
+                if session.failed:
+                    raise asyncpg.InFailedSQLTransactionError("the transaction is over")
+                fate.before_commit(self._name)
+                if session not in self._disk.tables.open:
+                    raise asyncpg.ConnectionDoesNotExistError("the connection is gone")
+                written = session.writes
+                session.commit()
+                session.writes = written
+                fate.after_commit(self._name, session)
+                topics = dict.fromkeys(session.notified)
+                for wake in list(self._disk.listeners.values()) if topics else ():
+                    for topic in topics:
+                        wake(topic)
+        finally:
+            session.writes = {}
+            session.end()
+
+
+class MemoryDatabase(Database):
+    """The database of one run of a node; a crash ends it and leaves the disk."""
+
+    def __init__(self, disk: Disk, fate: Fate) -> None:
+        """Connect to the disk; nothing of the engine is made."""
+        self._disk = disk
+        self._fate = fate
+
+    def transaction(self, name: str) -> AbstractAsyncContextManager[Transaction]:  # type: ignore[override] # not from a generator
+        """Yield one transaction that commits when the block ends and rolls back when it raises."""
+        return _Open(self._disk, self._fate, name)
+
+    @asynccontextmanager
+    async def session_lock(self, name: str) -> AsyncIterator[Callable[[], bool] | None]:
+        """Hold the cluster-wide lock `name` while the block runs; None when somebody else does."""
+        await self._fate.statement()
+        locks = self._disk.locks
+        if name in locks:
+            yield None
+            return
+        mine = locks[name] = object()
+        try:
+            yield lambda: locks.get(name) is mine
+        finally:
+            if locks.get(name) is mine:
+                del locks[name]
+
+    async def listen(self, wake: Callable[[str], None], *, stop: asyncio.Event, retry_s: float) -> None:  # noqa: ARG002 - the real one connects again
+        """Call `wake` for each notification until `stop` is set."""
+        key = object()
+        self._disk.listeners[key] = wake
+        wake("*")
+        try:
+            await stop.wait()
+        finally:
+            self._disk.listeners.pop(key, None)
+
+    async def close(self) -> None:
+        """Nothing is open."""

@@ -1,0 +1,231 @@
+"""What happens in a history, drawn from its seed: a list of events, so that it can be shortened by leaving some out."""
+
+import random
+from dataclasses import dataclass
+from typing import Final
+
+ACTIVE_S: Final = 40.0
+#: After so long every node that lives has heard of new keys, and the old ones open no door any more.
+KNOWN_AFTER_S: Final = 25.0
+#: Names of durable steps at which a node is killed.
+STEPS: Final = (
+    "intake.store",
+    "locate.lease",
+    "locate.store",
+    "dispatch.store",
+    "deliver.receipt",
+    "deliver.failed",
+    "receive.store",
+    "apply.store",
+    "move.store",
+)
+
+#: How often one of the nodes cannot be called.
+_FETCHING: Final = 0.2
+#: How often analysts do something, and what.
+_ANALYSTS: Final = 0.35
+_STEPS: Final = ("assess", "assess", "act", "act", "correct", "move", "withdraw", "offend")
+_BURST_S: Final = 6.0
+#: How often a member is listed as something else than active, and how long after the healing it is back at the latest.
+_LISTED: Final = 0.12
+BACK_AFTER_S: Final = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One thing that happens `at_s` seconds after the beginning; what the members mean, the kind says."""
+
+    at_s: float
+    kind: str
+    node: str
+    other: str = ""
+    amount: float = 0.0
+    number: int = 0
+    detail: str = ""
+
+    def __str__(self) -> str:
+        parts = [f"{self.at_s:6.2f} s", self.kind, self.node]
+        parts += [self.other] if self.other else []
+        parts += [self.detail] if self.detail else []
+        parts += [f"number {self.number}"] if self.number else []
+        parts += [f"{self.amount:.2f}"] if self.amount else []
+        return "  ".join(parts)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A whole history before it happens."""
+
+    seed: int
+    countries: tuple[str, ...]
+    hostile: str | None
+    hostile_mode: str
+    fetching: str | None
+    mandated: str | None
+    batch_records_max: int
+    batches_in_flight_max: int
+    unapplied_records_max: int
+    apply_records_max: int
+    locations_at_once: int
+    events: tuple[Event, ...]
+
+    def quiet_within_s(self, usual_s: float) -> float:
+        """Return how long what waits may wait after the healing: leases stand until a clock that was ahead is there."""
+        return usual_s + max((0.0, *(float(one.number) for one in self.events if one.kind == "clock")))
+
+    @property
+    def quiet(self) -> bool:
+        """Whether nothing happens to the honest nodes: then a dead or hostile peer may slow nobody (I9)."""
+        return all(event.kind in {"report", "move", "analyst", "hostile", "directory"} for event in self.events)
+
+
+def draw(seed: int) -> Plan:
+    """Return the history of a seed."""
+    rng = random.Random(seed)
+    honest = ("FR", "NL", "DE")[: rng.choice((2, 2, 3))]
+    hostile = "BE" if rng.random() < 0.4 else None
+    countries = honest if hostile is None else (*honest, hostile)
+    events = [_report(rng, honest, countries) for _ in range(rng.randint(3, 9))]
+    if rng.random() < 0.85:
+        events += [_fault(rng, honest, countries) for _ in range(rng.randint(1, 5))]
+    if rng.random() < 0.5:
+        events += [_move(rng, honest, countries) for _ in range(rng.randint(1, 4))]
+    if rng.random() < 0.4:
+        events += _directory(rng, honest)
+    if hostile is not None:
+        events += [_hostile(rng, honest, hostile) for _ in range(rng.randint(1, 5))]
+    events += _analysts(seed, honest)
+    events += _listed(seed, countries)
+    return Plan(
+        seed=seed,
+        countries=countries,
+        hostile=hostile,
+        hostile_mode=rng.choice(("silent", "dead", "garbage", "forge", "rewind", "starve", "honest")),
+        fetching=_fetching(seed, honest),
+        mandated=_mandated(seed, honest),
+        batch_records_max=rng.choice((1, 2, 3, 5)),
+        batches_in_flight_max=rng.choice((1, 2, 3)),
+        unapplied_records_max=rng.choice((4, 8, 30)),
+        apply_records_max=rng.choice((1, 2, 5)),
+        locations_at_once=rng.choice((1, 3, 10)),
+        events=tuple(sorted(events, key=lambda event: event.at_s)),
+    )
+
+
+def _fetching(seed: int, honest: tuple[str, ...]) -> str | None:
+    """Return whose node cannot be called and fetches; two such could not reach each other."""
+    rng = random.Random(f"fetching {seed}")
+    return rng.choice(honest) if rng.random() < _FETCHING else None
+
+
+def _analysts(seed: int, honest: tuple[str, ...]) -> list[Event]:
+    """What analysts do at a node: qualify, act, correct, move, withdraw, offend (`tests.simulation.analysts`)."""
+    rng = random.Random(f"analysts {seed}")
+    if rng.random() >= _ANALYSTS:
+        return []
+    # Near enough to one another that they meet on the way.
+    begins_s = rng.uniform(4.0, ACTIVE_S - _BURST_S)
+    return [
+        Event(begins_s + rng.uniform(0.0, _BURST_S), "analyst", rng.choice(honest), detail=rng.choice(_STEPS))
+        for _ in range(rng.randint(3, 7))
+    ]
+
+
+def _mandated(seed: int, honest: tuple[str, ...]) -> str | None:
+    """Return whose hotline takes what is hosted in a country without one."""
+    rng = random.Random(f"mandated {seed}")
+    return rng.choice((None, *honest))
+
+
+def _listed(seed: int, countries: tuple[str, ...]) -> list[Event]:
+    """A member is suspended, leaves or is in maintenance, and comes back."""
+    rng = random.Random(f"listed {seed}")
+    if rng.random() >= _LISTED:
+        return []
+    at_s = rng.uniform(1.0, 30.0)
+    lasts_s = rng.choice((rng.uniform(8.0, 20.0), ACTIVE_S + BACK_AFTER_S - at_s))
+    state = rng.choice(("suspended", "suspended", "left", "maintenance"))
+    return [Event(at_s, "listed", rng.choice(countries), amount=lasts_s, detail=state)]
+
+
+def _at(rng: random.Random) -> float:
+    return rng.uniform(0.0, ACTIVE_S)
+
+
+def _report(rng: random.Random, honest: tuple[str, ...], countries: tuple[str, ...]) -> Event:
+    """Reports at one node, most of them hosted elsewhere; `other` is where, `number` how many."""
+    node = rng.choice(honest)
+    other = rng.choice([country for country in countries if country != node])
+    if rng.random() < 0.1:
+        other = node
+    detail = "qualified" if rng.random() < 0.8 else "unqualified"
+    return Event(_at(rng), "report", node, other, number=rng.choice((1, 1, 2, 4)), detail=detail)
+
+
+def _move(rng: random.Random, honest: tuple[str, ...], countries: tuple[str, ...]) -> Event:
+    """An item in custody at one node is said to be hosted elsewhere now."""
+    node = rng.choice(honest)
+    other = rng.choice([country for country in countries if country != node])
+    return Event(rng.uniform(8.0, ACTIVE_S), "move", node, other)
+
+
+def _directory(rng: random.Random, honest: tuple[str, ...]) -> list[Event]:
+    """A newer version, perhaps with new keys of a node, perhaps an older one put back, or an old key used later."""
+    node, other = rng.sample(honest, 2)
+    if rng.random() < 0.5:
+        # Nobody is told in advance, as where a key was stolen.
+        at_s = rng.uniform(0.0, 8.0)
+        events = [Event(at_s, "new-keys", node)]
+        if rng.random() < 0.7:
+            events.append(Event(at_s + KNOWN_AFTER_S + rng.uniform(1.0, 6.0), "stolen-key", node, other))
+        return events
+    at_s = rng.uniform(0.0, 25.0)
+    events = [Event(at_s, "directory", node)]
+    if rng.random() < 0.7:
+        events.append(Event(at_s + rng.uniform(5.0, 14.0), "old-directory", other, number=rng.randrange(2)))
+    return events
+
+
+def _fault(rng: random.Random, honest: tuple[str, ...], countries: tuple[str, ...]) -> Event:
+    node = rng.choice(honest)
+    other = rng.choice([country for country in countries if country != node])
+    lasts_s = rng.choice((0.5, 3.0, 12.0, 25.0)) * rng.uniform(0.5, 1.5)
+    at_s = _at(rng)
+    match rng.randrange(12):
+        case 0:
+            return Event(at_s, "crash", node, amount=lasts_s)
+        case 1 | 2 | 3:
+            detail = f"{rng.choice(('before', 'after'))} {rng.choice(STEPS)}"
+            return Event(0.0, "crash-at-commit", node, number=rng.randint(1, 6), amount=lasts_s, detail=detail)
+        case 4:
+            return Event(at_s, "cut", node, other, amount=lasts_s)
+        case 5:
+            return Event(at_s, "cut-both", node, other, amount=lasts_s)
+        case 6 | 7:
+            share = rng.choice((10, 30, 60))
+            return Event(at_s, rng.choice(("lossy", "doubling")), node, other, number=share, amount=lasts_s)
+        case 8:
+            kind = rng.choice(("slow", "garbling"))
+            return Event(at_s, kind, node, other, number=rng.choice((2, 5)) if kind == "slow" else 30, amount=lasts_s)
+        case 9:
+            return Event(at_s, "database-away", node, amount=lasts_s)
+        case 10:
+            return Event(at_s, "apply-held", node, amount=lasts_s)
+        case _:
+            return Event(at_s, "clock", node, number=rng.choice((-900, -30, 30, 900)), amount=lasts_s)
+
+
+_ATTACKS: Final = (
+    "garbage",
+    "equivocate",
+    "impersonate",
+    "replay",
+    "bad-records",
+    "bad-records",
+    "wrong-root",
+    "flood",
+)
+
+
+def _hostile(rng: random.Random, honest: tuple[str, ...], hostile: str) -> Event:
+    return Event(_at(rng), "hostile", hostile, rng.choice(honest), detail=rng.choice(_ATTACKS))

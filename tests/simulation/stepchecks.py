@@ -1,0 +1,153 @@
+"""The rules of the steps of analysts, held after every commit, and at the end on both sides of each item.
+
+They are written from docs/protocol.md, section 3, and use none of the code that decides.
+"""
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+from uuid import UUID
+
+from node.hotline.domain.lifecycle import State
+from protocol.codes import FINAL_ACTIONS
+from tests.simulation.analysts import OFFENDER
+from tests.simulation.sql.tables import Row
+from tests.simulation.station import Station
+
+if TYPE_CHECKING:
+    from tests.simulation.world import World
+
+#: What no step leads out of.
+_ENDS: Final = frozenset({State.DONE, State.WITHDRAWN})
+_OPEN: Final = {State.SENT, State.TRANSFERRED}
+#: What the first reporter holds an item for, by where it stands at the hotline that has it.
+_AS_TOLD: Final = {
+    State.ASSIGNED: _OPEN,
+    State.KEPT: _OPEN,
+    State.DISPUTED: _OPEN,
+    # For whom never gives a receipt.
+    State.LEAVING: _OPEN,
+    State.CLOSED: {State.DECLINED, State.TRANSFERRED},
+    # Taken back after the end, before that was heard of.
+    State.DONE: {State.DONE, State.WITHDRAWN},
+    State.WITHDRAWN: {State.WITHDRAWN},
+}
+STEPS: Final = frozenset({"assessment", "action", "correction", "withdrawal"})
+
+
+@dataclass(slots=True)
+class StepChecks:
+    """Remembers how each item stood at each node."""
+
+    world: "World"
+    stood: dict[tuple[str, UUID], tuple[str, bool]] = field(default_factory=dict)
+    lied_about: set[UUID] = field(default_factory=set)
+
+    def _say(self, rule: str, sentence: str) -> None:
+        self.world.violated(rule, sentence)
+
+    # After every commit.
+
+    def item(self, station: Station, row: Row) -> None:
+        """An end is an end, and a baseline qualification is final."""
+        key = station.id, row["id"]
+        state, was_baseline = self.stood.get(key, (row["state"], False))
+        if state in _ENDS and row["state"] != state:
+            self._say("end", f"an item of {station.id} that was {state} is {row['state']}")
+        found = {_found(row["qualification"]), _found(row["peer_qualification"])} - {None}
+        if was_baseline and "baseline" not in found:
+            self._say("baseline", f"{station.id} overruled a baseline qualification: {sorted(map(str, found))}")
+        self.stood[key] = row["state"], "baseline" in found
+
+    def action(self, station: Station, row: Row) -> None:
+        """Each action once, nothing after a final one, and an offence changes nothing."""
+        (item,) = station.disk.find("items", id=row["item_id"])
+        if row["by"] == OFFENDER and item["assigned_node"] == row["node"]:
+            # The item had gone to it meanwhile: what it said of it counts, though it knows better.
+            self.lied_about.add(row["item_id"])
+        elif row["by"] == OFFENDER and item["state"] != State.WITHDRAWN:
+            self._say("offence", f"{station.id} holds the action {row['action']} of an offender")
+        all_of = station.disk.find("actions", item_id=row["item_id"], node=row["node"])
+        before = [one["action"] for one in all_of if one["id"] < row["id"]]
+        if row["action"] in before:
+            self._say("once", f"{station.id} holds {row['action']} by {row['node']} twice")
+        if FINAL_ACTIONS & set(before):
+            self._say("end", f"{station.id} holds {row['action']} by {row['node']} after {before}")
+
+    def refused(self, station: Station, leaf: bytes, kind: str, item: UUID | None, code: str) -> str | None:
+        """Return what is wrong with the refusal of an honest node's record, or None."""
+        offence = self.world.analysts.offences.get(leaf)
+        if offence is not None:
+            return None if code in {"not-competent", "handling-violation"} else f"an offence was refused with {code}"
+        if self.world.authority.ever and code in {"id-conflict", "not-competent"}:
+            # It was taken back from who was no member: what that one had written before, and what waited for it, come
+            # when the item is elsewhere.
+            return None
+        if kind == "transfer" and code == "id-conflict":
+            # It was on its way home when its reporter took it back.
+            stands = station.disk.find("items", id=item)
+            over = bool(stands) and stands[0]["state"] == State.WITHDRAWN
+            return None if over or item in self.lied_about else "the item had left"
+        return None if kind in STEPS and code in {"not-competent", "handling-violation"} else "it was good"
+
+    # At the end.
+
+    def at_the_end(self) -> None:
+        """Compare each offence with what became of it."""
+        for leaf, offence in self.world.analysts.offences.items():
+            receiver = self.world.stations[offence.peer]
+            stands = receiver.disk.find("items", id=offence.item)
+            if stands and (stands[0]["state"] == State.WITHDRAWN or stands[0]["assigned_node"] == offence.node):
+                # What was on its way when the report was taken back is noted; and whoever gets an item may act.
+                continue
+            places = receiver.disk.find("inbox", leaf_hash=leaf)
+            for place in places:
+                if not receiver.disk.find("inbox_refusals", stream=place["stream"], idx=place["idx"]):
+                    self._say("offence", f"{receiver.id} took a step of {offence.node} that the rules refuse")
+
+    def withdrawn(self, reporter: str, holders: dict[str, str]) -> None:
+        """A withdrawal reaches every holder."""
+        if not _ENDS.issuperset(holders.values()):
+            self._say("withdrawn", f"an item that {reporter} took back stands so: {holders}")
+
+    def both_sides(self, item: UUID, reporter: str, rows: dict[str, Row]) -> None:
+        """The first reporter holds an item for what it is where it is, and heard of each step."""
+        custodian = next((node for node, row in rows.items() if has_custody(node, row)), None)
+        first = rows[reporter]
+        if custodian is None or custodian == reporter or first["state"] == State.DUPLICATE:
+            return
+        if first["state"] == State.REFUSED:
+            return
+        last = rows[custodian]
+        if first["assigned_node"] != custodian:
+            self._say("told", f"{reporter} holds {first['assigned_node']} for the custodian, which is {custodian}")
+        if first["state"] not in _AS_TOLD[State(last["state"])]:
+            self._say("told", f"an item is {last['state']} at {custodian} and {first['state']} at {reporter}")
+        if first["state"] == State.WITHDRAWN:
+            return
+        found, heard = _found(last["qualification"]), _found(first["peer_qualification"])
+        if found is not None and found != heard:
+            self._say("told", f"{custodian} found an item {found}, {reporter} heard {heard}")
+        for node in rows.keys() - {reporter}:
+            done, known = self._actions(node, item, node), self._actions(reporter, item, node)
+            if done != known:
+                self._say("told", f"{node} did {done}, {reporter} heard of {known}")
+        if self._site(reporter, first) != self._site(custodian, last):
+            self._say("told", f"{custodian} does not know what {reporter} corrected")
+
+    def _actions(self, holder: str, item: UUID, actor: str) -> list[str]:
+        found = self.world.stations[holder].disk.find("actions", item_id=item, node=actor)
+        return sorted(f"{row['action']} {row['at']}" for row in found if row["by"] != OFFENDER)
+
+    def _site(self, node: str, row: Row) -> Any:
+        return self.world.stations[node].disk.find("cases", id=row["case_id"])[0]["site_type"]
+
+
+def has_custody(node: str, row: Row) -> bool:
+    """Tell whether a node has an item, by its own word."""
+    if row["state"] in {State.SENT, State.DECLINED, State.TRANSFERRED}:
+        return False
+    return row["state"] not in _ENDS or row["assigned_node"] in {None, node}
+
+
+def _found(column: Any) -> str | None:
+    return None if column is None else str(column["classification"])

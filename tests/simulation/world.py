@@ -1,0 +1,517 @@
+"""Runs one history: builds the nodes, lets its events happen, heals everything, waits for quiet, checks at the end."""
+
+import asyncio
+import gc
+import os
+import random
+import secrets
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from contextvars import Context
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from functools import partial
+from typing import Any, Final
+from unittest.mock import patch
+from uuid import UUID
+
+import asyncpg
+
+from node.hotline import assembly, jobs
+from node.hotline.flows.intake import Taken
+from node.platform import keyring, membership
+from node.platform.keyfiles import NodeKeys, StoredKey
+from protocol.timestamps import format_time
+from tests.simulation import members
+from tests.simulation.analysts import Analysts
+from tests.simulation.authority import Authority
+from tests.simulation.checks import Checks
+from tests.simulation.eventloop import Stuck, VirtualLoop
+from tests.simulation.hostile import Hostile
+from tests.simulation.network import Link, Network
+from tests.simulation.plan import ACTIVE_S, Event, Plan
+from tests.simulation.proven import remembered
+from tests.simulation.sql.tables import ROW_ID, Blocked, Session
+from tests.simulation.station import (
+    RUNNING,
+    START,
+    Commit,
+    MemoryRepository,
+    Station,
+    VirtualClient,
+    VirtualMirror,
+    VirtualScheduler,
+    read_trusted,
+    running_station,
+    write_trusted,
+)
+
+#: After everything is healed, all is delivered, applied and told within this time: a lease for location that a dead
+#: worker held (120 s), a few longest waits (30 s), and as long as a clock was ahead that had to come back.
+QUIET_WITHIN_S: Final = 300.0
+#: How long a loop waits to be woken. Where nothing hinders the honest nodes, it is what bounds their waiting (I9).
+POLL_S: Final = {True: 4.0, False: 25.0}
+_LOOK_EVERY_S: Final = 2.0
+_ENDS_MAX: Final = 5
+
+
+class Violated(Exception):  # noqa: N818 - names the fact
+    """An invariant does not hold; `invariant` says which."""
+
+    def __init__(self, invariant: str, sentence: str) -> None:
+        """Say what was seen."""
+        super().__init__(f"{invariant}: {sentence}")
+        self.invariant = invariant
+        self.sentence = sentence
+
+
+@dataclass(frozen=True, slots=True)
+class Truth:
+    """What a node was told and answered for: a report that it took."""
+
+    node: str
+    item: UUID
+    country: str
+    qualified: bool
+    at_s: float
+
+
+@dataclass(slots=True)
+class World:
+    """One history while it happens."""
+
+    plan: Plan
+    loop: VirtualLoop
+    rng: random.Random = field(init=False)
+    stations: dict[str, Station] = field(default_factory=dict)
+    network: Network = field(init=False)
+    checks: Checks = field(init=False)
+    analysts: Analysts = field(init=False)
+    authority: Authority = field(init=False)
+    hostile: Hostile | None = None
+    trace: list[str] = field(default_factory=list)
+    found: Violated | None = None
+    truths: dict[UUID, Truth] = field(default_factory=dict)
+    offered: dict[str, bool] = field(default_factory=dict)
+    excused: frozenset[str] = frozenset()
+    entries: dict[str, dict[str, Any]] = field(default_factory=dict)
+    version: int = 1
+    generation: int = 0
+    rekeyed_in: int = 0
+    healed: bool = False
+    quiet_after_s: float = 0.0
+    _tasks: set[asyncio.Task[Any]] = field(default_factory=set)
+    _over: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def __post_init__(self) -> None:
+        """Make the nodes; none has started."""
+        self.rng = random.Random(f"world {self.plan.seed}")
+        self.network = Network(self, random.Random(f"network {self.plan.seed}"))
+        self.checks = Checks(self)
+        self.analysts = Analysts(self)
+        self.authority = Authority(self)
+        self.entries = {country: self._first_entry(country) for country in self.plan.countries}
+        raw = self.directory()
+        for country in self.plan.countries:
+            node = members.node_id(country)
+            self.network.hosts[f"https://{node}"] = node
+            if country == self.plan.fetching:
+                self.network.closed.add(node)
+            if country == self.plan.hostile:
+                self.hostile = Hostile(self, node, self.plan.hostile_mode)
+                self.network.strangers[node] = self.hostile
+                continue
+            made = Station(
+                world=self,
+                id=node,
+                country=country,
+                settings=members.settings_of(country),
+                keys=members.keys_of(node),
+                file=MemoryRepository(raw),
+                rng=random.Random(f"{node} {self.plan.seed}"),
+            )
+            made.settings = replace(
+                made.settings,
+                poll_s=POLL_S[self.plan.quiet],
+                batch_records_max=self.plan.batch_records_max,
+                batches_in_flight_max=self.plan.batches_in_flight_max,
+                unapplied_records_max=self.plan.unapplied_records_max,
+                locate_batch_items_max=self.plan.locations_at_once,
+            )
+            self.stations[node] = made
+
+    def _first_entry(self, country: str) -> dict[str, Any]:
+        return members.entry(country, **({"delivery": "pull"} if country == self.plan.fetching else {}))
+
+    # What the parts tell.
+
+    def note(self, node: str, level: str, what: str, **fields: str) -> None:
+        """Write a line of the trace."""
+        said = " ".join(f"{name}={value}" for name, value in fields.items())
+        self.trace.append(
+            f"{self.loop.time():9.3f}  {node.split('.', maxsplit=1)[0]:3} {level[0]} {what} {said}".rstrip()
+        )
+
+    def violated(self, invariant: str, sentence: str) -> None:
+        """Stop the history: it found something."""
+        if self.found is None:
+            self.found = Violated(invariant, sentence)
+            self.note("--", "info", f"VIOLATED {invariant}: {sentence}")
+            self._over.set()
+
+    def committed(self, station: Station, name: str, session: Session) -> None:
+        """A transaction is durable."""
+        self.checks.committed(station, name, session)
+
+    def may_leave(self, url: str) -> bool:
+        """Tell whether what was reported under this address was qualified."""
+        return self.offered.get(url, False)
+
+    def may_refuse(self, code: str) -> bool:
+        """Tell whether a good record may be refused so: one was to be kept while the directory changes hands."""
+        return code in self.excused
+
+    def later(self, seconds: float, what: Callable[[], object]) -> None:
+        """Do something later, in nobody's life."""
+        self.loop.call_later(seconds, what, context=Context())
+
+    def spawn(self, work: Coroutine[Any, Any, Any]) -> None:
+        """Do something beside, in nobody's life."""
+        task = self.loop.create_task(work, context=Context())
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self.violated("simulator", f"{type(error).__name__}: {error}")
+
+    def directory(self) -> dict[str, bytes]:
+        """Return the newest version of the directory."""
+        return members.directory(self.version, list(self.entries.values()), self.plan.mandated)
+
+    # The history.
+
+    async def run(self) -> None:
+        """Let everything happen."""
+        for station in self.stations.values():
+            self.spawn(station.start())
+        for event in self.plan.events:
+            self.later(event.at_s, lambda event=event: self.happen(event))  # type: ignore[misc] # bound early
+        self.later(ACTIVE_S, self.heal)
+        self.spawn(self._watch())
+        await self._over.wait()
+
+    async def _watch(self) -> None:
+        """Wait for quiet after the healing."""
+        await asyncio.sleep(ACTIVE_S)
+        until = self.loop.time() + self.plan.quiet_within_s(QUIET_WITHIN_S)
+        while True:
+            await asyncio.sleep(_LOOK_EVERY_S)
+            waiting = self.checks.waiting()
+            if waiting is None:
+                break
+            if self.loop.time() > until:
+                self.violated("liveness", f"{self.loop.time() - ACTIVE_S:.0f} s after everything was healed: {waiting}")
+                return
+        self.quiet_after_s = self.loop.time() - ACTIVE_S
+        self.checks.at_the_end()
+        self._over.set()
+
+    def heal(self) -> None:
+        """End every fault."""
+        self.note("--", "info", "healed")
+        self.healed = True
+        self.network.links.clear()
+        for station in self.stations.values():
+            station.planned.clear()
+            station.clock.ahead_s = 0.0
+            station.database_down = False
+            station.file.write(self.directory())
+            station._start_again()
+
+    def happen(self, event: Event) -> None:
+        """Let one event happen."""
+        self.note("--", "info", f"EVENT {event}")
+        action = getattr(self, "_" + event.kind.replace("-", "_"))
+        action(event)
+
+    def _station(self, country: str) -> Station:
+        return self.stations[members.node_id(country)]
+
+    def _report(self, event: Event) -> None:
+        for number in range(event.number):
+            self._at(self._station(event.node), self._hand_in(event, number))
+
+    def _move(self, event: Event) -> None:
+        run = self._station(event.node).run
+        if run is not None and run.node is not None:
+            self._at(self._station(event.node), run.move(self.rng, event.other))
+
+    def _analyst(self, event: Event) -> None:
+        station = self._station(event.node)
+        if (work := self.analysts.happen(station, event)) is not None:
+            self._at(station, work)
+
+    def _at(self, station: Station, work: Coroutine[Any, Any, None]) -> None:
+        """Let somebody at a node do something, in the node's present life."""
+        if station.run is None:
+            work.close()
+            return
+        token = RUNNING.set(station.run)
+        try:
+            asyncio.ensure_future(work).add_done_callback(self._done)
+        finally:
+            RUNNING.reset(token)
+
+    async def _hand_in(self, event: Event, number: int) -> None:
+        station = self._station(event.node)
+        run = station.run
+        await asyncio.sleep(self.rng.uniform(0.0, 0.05))
+        if run is None or run.node is None or run.dead:
+            return
+        host = f"{event.other.lower()}-{round(event.at_s * 1000)}-{number}.{event.other.lower()}.example"
+        self.offered[f"https://{host}/a"] = event.detail == "qualified"
+        try:
+            taken: Taken = await run.report(f"https://{host}/a", qualified=event.detail == "qualified")
+        except asyncpg.PostgresError:
+            return
+        for item in taken.items:
+            truth = Truth(station.id, item.id, event.other, event.detail == "qualified", self.loop.time())
+            self.truths[item.id] = truth
+
+    def _done(self, task: asyncio.Task[Any]) -> None:
+        error = None if task.cancelled() else task.exception()
+        if error is not None and not isinstance(error, asyncpg.PostgresError):
+            self.violated("simulator", f"{type(error).__name__}: {error}")
+
+    def _crash(self, event: Event) -> None:
+        self._station(event.node).crash(event.amount)
+
+    def _crash_at_commit(self, event: Event) -> None:
+        side, name = event.detail.split()
+        station = self._station(event.node)
+        station.planned.append(Commit(name, station.commits.get(name, 0) + event.number, side == "after", event.amount))
+
+    def _between(self, event: Event) -> Iterator[Link]:
+        """Both directions, changed until the event is over."""
+        ends = members.node_id(event.node), members.node_id(event.other)
+        for source, target in (ends, ends[::-1]):
+            yield self.network.link(source, target)
+
+    def _for(self, seconds: float, link: Link, name: str, value: object, after: object) -> None:
+        setattr(link, name, value)
+        self.later(seconds, lambda: setattr(link, name, after))
+
+    def _cut(self, event: Event) -> None:
+        self._for(event.amount, next(self._between(event)), "cut", True, False)
+
+    def _cut_both(self, event: Event) -> None:
+        for link in self._between(event):
+            self._for(event.amount, link, "cut", True, False)
+
+    def _lossy(self, event: Event) -> None:
+        for link in self._between(event):
+            self._for(event.amount, link, "loss", event.number / 100, 0.0)
+
+    def _doubling(self, event: Event) -> None:
+        for link in self._between(event):
+            self._for(event.amount, link, "double", event.number / 100, 0.0)
+
+    def _garbling(self, event: Event) -> None:
+        for link in self._between(event):
+            self._for(event.amount, link, "garble", event.number / 100, 0.0)
+
+    def _slow(self, event: Event) -> None:
+        for link in self._between(event):
+            self._for(event.amount, link, "delay_s", (0.1, float(event.number)), Link().delay_s)
+
+    def _database_away(self, event: Event) -> None:
+        station = self._station(event.node)
+        station.database_down = True
+        station.disk.crash()
+
+        def back() -> None:
+            station.database_down = False
+
+        self.later(event.amount, back)
+
+    def _apply_held(self, event: Event) -> None:
+        """Another worker has what is to be applied, and is slow."""
+        station = self._station(event.node)
+        session = station.disk.tables.begin()
+        for row in station.disk.rows("apply_cursors"):
+            with suppress(Blocked):
+                session.lock("apply_cursors", row[ROW_ID])
+        self.later(min(event.amount, ACTIVE_S - event.at_s), session.end)
+
+    def _clock(self, event: Event) -> None:
+        clock = self._station(event.node).clock
+        clock.ahead_s = float(event.number)
+        self.later(event.amount, lambda: setattr(clock, "ahead_s", 0.0))
+
+    def _directory(self, event: Event) -> None:  # noqa: ARG002 - the same for every node
+        """Sign a newer version; it reaches each node some seconds later."""
+        self.version += 1
+        for station in self.stations.values():
+            # What was signed since then is there too.
+            write = partial(self._write, station)
+            self.later(self.rng.uniform(0.0, 8.0), write)
+
+    def _write(self, station: Station) -> None:
+        station.file.write(self.directory())
+
+    def _listed(self, event: Event) -> None:
+        self.authority.list_as(event)
+
+    def _new_keys(self, event: Event) -> None:
+        """Retire a node's keys and list new ones, which it signs with from now on; the others hear of it later."""
+        station = self._station(event.node)
+        self.generation += 1
+        now = format_time(START + timedelta(seconds=self.loop.time()))
+        keys = self.entries[event.node]["keys"]
+        for key in keys:
+            if key["state"] == "active":
+                key |= {"state": "retired", "retired_at": now}
+        self.entries[event.node] = {
+            **self.entries[event.node],
+            "keys": [
+                *keys,
+                *(members.key_entry(station.id, use, self.generation, not_before=now) for use in members.USES),
+            ],
+        }
+        self._directory(event)
+        self.rekeyed_in = self.version
+        # The old ones stay on its disk: the directory says which counts.
+        station.keys = NodeKeys((*station.keys.stored, *members.keys_of(station.id, self.generation).stored))
+        station.file.write(self.directory())
+
+    def _old_directory(self, event: Event) -> None:
+        """Somebody puts an older version in the place of a node's directory."""
+        first = [self._first_entry(country) for country in self.plan.countries]
+        station = self._station(event.node)
+        station.file.write(members.directory(1, first, self.plan.mandated))
+        if event.number:
+            # The node's own folder was set back too, as from a backup: its database remembers.
+            station.trusted = dict(station.file.files)
+            station.crash(1.0)
+
+    def _stolen_key(self, event: Event) -> None:
+        """Somebody signs with the first keys of a node, which may be retired by now."""
+        if self.entries[event.node]["keys"][0]["state"] == "retired" and not self.healed:
+            thief = Hostile(self, members.node_id(event.node), "honest")
+            self.spawn(thief.steal(members.node_id(event.other)))
+
+    def _hostile(self, event: Event) -> None:
+        if self.hostile is not None:
+            self.spawn(self.hostile.attack(event.detail, members.node_id(event.other)))
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a history came to."""
+
+    plan: Plan
+    found: Violated | None
+    trace: tuple[str, ...]
+    virtual_s: float
+    quiet_after_s: float
+    messages: int
+    records: int
+
+
+def run(plan: Plan) -> Outcome:
+    """Run one history; the same plan gives the same trace, byte for byte."""
+    with simulated(plan):
+        loop = VirtualLoop()
+        asyncio.set_event_loop(loop)
+        loop.set_task_factory(_owned)
+        world = World(plan, loop)
+        try:
+            loop.run_until_complete(world.run())
+        except Stuck as stuck:
+            world.violated("liveness", str(stuck))
+        finally:
+            _finish(loop, world)
+        return Outcome(
+            plan,
+            world.found,
+            tuple(world.trace),
+            loop.time(),
+            world.quiet_after_s,
+            world.network.messages,
+            sum(len(station.disk.rows("outbox")) for station in world.stations.values()),
+        )
+
+
+def _owned(loop: asyncio.AbstractEventLoop, coro: Any, **options: Any) -> asyncio.Task[Any]:
+    """Make a task that belongs to the life in which it begins, and dies with it."""
+    context = options.get("context")
+    task: asyncio.Task[Any] = asyncio.Task(coro, loop=loop, **options)
+    owner = RUNNING.get() if context is None else context.get(RUNNING)
+    if owner is not None:
+        if owner.dead:
+            task.cancel()
+        owner.own(task)
+    return task
+
+
+def _finish(loop: VirtualLoop, world: World) -> None:
+    """End whatever still runs, silently."""
+    loop.set_exception_handler(lambda _loop, _context: None)
+    for station in world.stations.values():
+        if station.run is not None:
+            station.run.kill()
+    # A cancellation that meets a finished wait is lost; then the next one counts.
+    for _ in range(_ENDS_MAX):
+        tasks = asyncio.all_tasks(loop)
+        if not tasks:
+            break
+        for task in tasks:
+            task.cancel()
+        with suppress(Stuck):
+            loop.run_until_complete(asyncio.wait(tasks, timeout=1.0))
+    asyncio.set_event_loop(None)
+    loop.close()
+
+
+@contextmanager
+def simulated(plan: Plan) -> Iterator[None]:
+    """Put virtual things in the places of time, chance, keys on disk, scheduler and sockets while the block runs."""
+    state = random.getstate()
+    random.seed(f"draws {plan.seed}")
+    chance = random.Random(f"bytes {plan.seed}")
+    with ExitStack() as stack:
+        enter = stack.enter_context
+        enter(_uncollected())
+        enter(remembered(plan.seed))
+        enter(patch.object(os, "urandom", chance.randbytes))
+        enter(patch.object(secrets, "token_hex", lambda count: chance.randbytes(count).hex()))
+        enter(patch.object(jobs, "AsyncIOScheduler", VirtualScheduler))
+        enter(patch.object(assembly, "PeerClient", VirtualClient))
+        enter(patch.object(assembly, "APPLY_RECORDS_MAX", plan.apply_records_max))
+        enter(patch.object(keyring, "load_keys", lambda _folder, _slots: _own_keys()))
+        enter(patch.object(membership, "read_folder", read_trusted))
+        enter(patch.object(membership, "write_folder", write_trusted))
+        enter(patch.object(assembly, "make_source", lambda _text, _session: running_station().file))
+        enter(patch.object(assembly, "HttpSource", VirtualMirror))
+        try:
+            yield
+        finally:
+            random.setstate(state)
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Leave cycles to be found between histories: one leaves few, and looking for them costs a tenth of it."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def _own_keys() -> tuple[StoredKey, ...]:
+    return running_station().keys.stored

@@ -1,0 +1,1 @@
+"""Many real nodes over TLS under faults for minutes; afterwards every record is accounted for."""
