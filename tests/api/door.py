@@ -20,6 +20,7 @@ from node.platform.apikeys import NewApiKey, Role, new_api_key
 from node.platform.database import Database
 from node.platform.telemetry import Logger, make_logger
 from tests.hotline.network import SteppedClock
+from tests.patience import stretched
 from tests.world import TestNode
 
 #: Stands in everything that is sent and must never come back.
@@ -94,7 +95,7 @@ class Door:
         reader, writer = await asyncio.open_connection(address.host, address.port)
         try:
             writer.write(request)
-            async with asyncio.timeout(limit_s):
+            async with asyncio.timeout(stretched(limit_s)):
                 head = await reader.readuntil(b"\r\n\r\n")
                 length = re.search(rb"\r\ncontent-length: *(\d+)\r\n", head, re.IGNORECASE)
                 return head + (await reader.readexactly(int(length[1])) if length else b"")
@@ -122,7 +123,7 @@ class Door:
         """Wait until the item is in one of these states."""
         shown: dict[str, Any] = {}
         try:
-            async with asyncio.timeout(limit_s):
+            async with asyncio.timeout(stretched(limit_s)):
                 while shown.get("state") not in states:
                     await self.node.signals.wait("test", 0.02)
                     shown = await self.item(item_id)

@@ -10,6 +10,7 @@ import pytest
 
 from node.platform.apikeys import Role
 from tests.api.door import Door
+from tests.patience import stretched
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 FLAGS = (
@@ -47,7 +48,7 @@ async def run(browser: str, profile: Path, *arguments: str) -> bytes:
         stderr=asyncio.subprocess.PIPE,
     )
     try:
-        async with asyncio.timeout(_LIMIT_S):
+        async with asyncio.timeout(stretched(_LIMIT_S)):
             out, said = await process.communicate()
     finally:
         if process.returncode is None:

@@ -11,6 +11,7 @@ from node.hotline.domain.intake import check_report
 from node.hotline.domain.schema import convert_report
 from node.hotline.flows.intake import Intake, ReferenceConflicts, Submission, Taken
 from tests.api.door import Door
+from tests.patience import stretched
 
 
 def submission(door: Door, path: str, reference: str) -> Submission:
@@ -100,7 +101,7 @@ async def test_an_unforeseen_error_leaves_nobody_waiting(door: Door) -> None:
     heard: list[object] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: heard.append(context.get("exception")))
     commits = GroupCommit(cast("Intake", Stumbling(door.node.store.intake())), reports_max=1)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(stretched(10)):
         first, second = await asyncio.gather(
             commits.submit([submission(door, "a", "A")]),
             commits.submit([submission(door, "b", "B")]),

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from node.__main__ import main
+from tests.patience import stretched
 from tests.world import free_port, write_country_file
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -89,7 +90,7 @@ def program(*arguments: object, stdin: str = "", cwd: Path | None = None) -> Sai
         capture_output=True,
         text=True,
         input=stdin,
-        timeout=60,
+        timeout=stretched(60),
         cwd=cwd,
         env=environment(),
     )

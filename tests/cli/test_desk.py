@@ -21,6 +21,7 @@ from protocol.desk import open_ruling
 from protocol.problems import parse_problem
 from tests.cli.conftest import Home, Hotline, NewHome, Said, command, environment
 from tests.hotline.network import eventually
+from tests.patience import stretched
 from tests.world import free_port
 
 DISPUTE = "0193a5f0-0000-7000-8000-000000000009"
@@ -169,7 +170,7 @@ class Serving:
 
     def end(self) -> int:
         self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(timeout=30)
+        return self.process.wait(timeout=stretched(30))
 
 
 def test_from_its_set_up_to_a_ruling(coordinator: Home, new_home: NewHome, hotline: Hotline) -> None:

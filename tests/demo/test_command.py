@@ -13,6 +13,7 @@ import pytest
 
 from node.demo.command import run
 from node.errors import OperatorError
+from tests.patience import stretched
 
 #: Generous: a machine with a slow disk takes a minute for four databases alone.
 LIMIT_S = 180
@@ -37,11 +38,11 @@ def left_running(folder: Path) -> list[list[str]]:
     return [command for command in commands if any(str(folder) in part for part in command)]
 
 
-@pytest.mark.timeout(LIMIT_S + 60)
+@pytest.mark.timeout(stretched(LIMIT_S) + 60)
 def test_the_whole_demo_accounts_for_every_item_and_ends_everything(short_tmp: Path) -> None:
     folder = short_tmp / "demo"
     with demo(folder, "--once") as running:
-        said, _ = running.communicate(timeout=LIMIT_S)
+        said, _ = running.communicate(timeout=stretched(LIMIT_S))
     assert running.returncode == 0, said
     for line in (
         "3 hotlines running; they have the directory from the coordinator",
@@ -71,7 +72,7 @@ def test_the_whole_demo_accounts_for_every_item_and_ends_everything(short_tmp: P
     assert sorted(path.name for path in (folder / "logs").iterdir())
 
 
-@pytest.mark.timeout(LIMIT_S + 60)
+@pytest.mark.timeout(stretched(LIMIT_S) + 60)
 def test_interrupted_while_databases_are_made_it_leaves_nothing_running(short_tmp: Path) -> None:
     folder = short_tmp / "demo"
     with demo(folder) as running:
@@ -80,7 +81,7 @@ def test_interrupted_while_databases_are_made_it_leaves_nothing_running(short_tm
             with suppress(subprocess.TimeoutExpired):
                 running.wait(0.05)
         running.send_signal(signal.SIGINT)
-        said, _ = running.communicate(timeout=LIMIT_S)
+        said, _ = running.communicate(timeout=stretched(LIMIT_S))
     assert running.returncode == 130, said
     assert left_running(folder) == []
 

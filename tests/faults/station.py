@@ -27,6 +27,7 @@ from node.platform.fieldcrypto import MasterKey
 from node.settings import Settings, write_settings
 from tests.faults.dying_serve import Conditions, run
 from tests.faults.orders import Order
+from tests.patience import stretched
 from tests.world import TestNode, file_values
 
 #: How long a test waits for anything; generous, since other tests share the machine.
@@ -44,7 +45,7 @@ _NEXT_PORT = cycle(_PORTS)
 async def until(condition: Callable[[], Awaitable[object]], what: str, *, limit_s: float = LIMIT_S) -> None:
     """Wait until `condition` holds; fails after `limit_s` seconds, saying what was waited for."""
     never = asyncio.Event()
-    deadline = asyncio.get_running_loop().time() + limit_s
+    deadline = asyncio.get_running_loop().time() + stretched(limit_s)
     while not await condition():
         assert asyncio.get_running_loop().time() < deadline, f"not within {limit_s} s: {what}"
         try:

@@ -21,6 +21,7 @@ from node.platform.keyfiles import create_node_keys, descriptor
 from node.platform.telemetry import Logger, make_logger
 from node.settings import settings_from
 from tests.geo.dns_server import Entry, LoopbackDns
+from tests.patience import stretched
 from tests.world import TestNode, World
 
 ILLEGAL = {"classification": "national"}
@@ -123,7 +124,7 @@ class Station:
 async def eventually(condition: Callable[[], Awaitable[bool]], *, limit_s: float = 15.0) -> None:
     """Ask again until the condition holds; TimeoutError when it does not within the limit."""
     turn = asyncio.Event()
-    async with asyncio.timeout(limit_s):
+    async with asyncio.timeout(stretched(limit_s)):
         while not await condition():
             asyncio.get_running_loop().call_later(0.02, turn.set)
             await turn.wait()

@@ -22,6 +22,7 @@ from protocol.codes import COUNTRIES
 from protocol.keys import SigningKey
 from protocol.merkle import leaf_hash
 from protocol.problems import REGISTRY, TYPE_PREFIX
+from tests.patience import stretched
 from tests.peers.simulator import Answer, PeerSimulator
 from tests.world import TestNode, World
 
@@ -163,7 +164,7 @@ class Hub:
     async def wait(self, condition: Callable[[], Awaitable[bool]], *, limit_s: float = LIMIT_S) -> None:
         """Look until `condition` holds; AssertionError after `limit_s`."""
         try:
-            async with asyncio.timeout(limit_s):
+            async with asyncio.timeout(stretched(limit_s)):
                 while not await condition():
                     await self.node.signals.wait("test", 0.02)
         except TimeoutError:

@@ -10,6 +10,7 @@ import pytest_asyncio
 
 from protocol.batch import MEDIA_TYPE
 from protocol.hello import Heads, encode_heads
+from tests.patience import stretched
 from tests.peers.conftest import run_hub
 from tests.peers.network import Hub, Network, ShiftedClock
 from tests.peers.simulator import PeerSimulator, with_headers
@@ -168,7 +169,7 @@ async def answer_to_a_head(hub: Hub, operation: str, media_type: str, announced:
     reader, writer = await asyncio.open_connection(url.hostname, url.port)
     head = f"{operation} HTTP/1.1\r\nHost: node.test\r\nContent-Length: {announced}\r\nContent-Type: {media_type}"
     writer.write(f"{head}\r\n\r\n".encode())
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(stretched(10)):
         line = await reader.readline()
     writer.close()
     await writer.wait_closed()

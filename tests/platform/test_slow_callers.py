@@ -19,6 +19,7 @@ from node.platform.telemetry import Metrics, make_logger
 from node.platform.web import Limits, listen, make_app, read_body
 from tests.certificates import Authority
 from tests.hotline.network import eventually
+from tests.patience import stretched
 
 Handler = Callable[[Call], Awaitable[web.Response]]
 QUICK = ConnectionLimits(head_timeout_s=0.4, write_timeout_s=0.5, linger_s=0.1)
@@ -74,7 +75,7 @@ class Served:
         """A caller at a normal pace gets its answer now."""
         reader, writer = await self.connect()
         writer.write(GET)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(stretched(5)):
             assert (await reader.readline()).startswith(b"HTTP/1.1 200")
         writer.close()
 
@@ -125,7 +126,7 @@ async def closed(reader: asyncio.StreamReader) -> bytes:
     """Return what came before the connection was closed."""
     got = b""
     with suppress(ConnectionError):
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(stretched(10)):
             while part := await reader.read(65536):
                 got += part
     return got
