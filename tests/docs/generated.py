@@ -14,10 +14,11 @@ from node.conformance.checks import Check
 from node.conformance.table import CHECKS, CHECKS_OF_DESK
 from node.coordinator.deskdoor import DeskApi
 from node.hotline.api.recovery import RecoveryApi
-from node.hotline.domain.lifecycle import RECORDS, Code, Said, Speaker, State, mermaid, records_mermaid
+from node.hotline.domain.lifecycle import MARKS, RECORDS, UNKNOWN, Code, Said, Speaker, State
 from node.hotline.serve import api_routes, peer_door, peer_routes
 from node.platform.routes import Auth, Route
 from protocol.problems import REGISTRY
+from tests.docs.diagrams import is_anybodys, mermaid, records_mermaid
 from tests.docs.pages import ROOT, every_page
 from tests.vectors.make import read_stored
 
@@ -115,22 +116,50 @@ def _routes(door: str) -> str:
 def _record_table() -> str:
     """Return what every record does in every state, the states with one result together."""
     rows: dict[tuple[Said, Speaker, str], list[str]] = {}
-    order = [(said, speaker) for said in Said for speaker in Speaker if speaker is not Speaker.STRANGER]
+    order = [
+        (said, speaker)
+        for said in Said
+        for speaker in Speaker
+        if speaker is (Speaker.CUSTODIAN if is_anybodys(said) else speaker) and speaker is not Speaker.STRANGER
+    ]
     for said, speaker in order:
         for state in State:
-            result = RECORDS[state, said, speaker]
-            then = f"refused: `{result}`" if isinstance(result, Code) else "stays" if result is state else f"`{result}`"
-            rows.setdefault((said, speaker, then), []).append(f"`{state}`")
+            rows.setdefault((said, speaker, _then(state, said, speaker)), []).append(f"`{state}`")
         # What is in no row of the table is refused in one way.
         other = (said, speaker, f"refused: `{Code.NOT_COMPETENT}`")
         if other in rows:
-            rows[other] = ["every state" if len(rows[other]) == len(State) else "every other state"]
             rows[other] = rows.pop(other)
-    strangers = {RECORDS[state, said, Speaker.STRANGER] for state in State for said in Said}
-    assert strangers == {Code.NOT_COMPETENT}
-    cells = [(f"`{said}`", speaker.value, ", ".join(states), then) for (said, speaker, then), states in rows.items()]
-    cells.append(("any", "stranger", "any", f"refused: `{Code.NOT_COMPETENT}`"))
+        for then in [then for one, who, then in rows if (one, who) == (said, speaker)]:
+            if len(rows[said, speaker, then]) == len(State):
+                rows[said, speaker, then] = ["every state"]
+            elif then == other[2]:
+                rows[other] = ["every other state"]
+    told = [said for said in Said if not is_anybodys(said)]
+    assert {RECORDS[state, said, Speaker.STRANGER] for state in State for said in told} == {Code.NOT_COMPETENT}
+    cells = [
+        (f"`{said}`", "anybody" if is_anybodys(said) else speaker.value, ", ".join(states), then)
+        for (said, speaker, then), states in rows.items()
+    ]
+    cells.append(("any other", "stranger", "every state", f"refused: `{Code.NOT_COMPETENT}`"))
     return table(("record", "said by the item's", "in state", "then"), cells)
+
+
+def _then(state: State, said: Said, speaker: Speaker) -> str:
+    result = RECORDS[state, said, speaker]
+    if isinstance(result, Code):
+        return f"refused: `{result}`"
+    mark = MARKS.get((state, said)) if speaker is Speaker.CUSTODIAN else None
+    return ("stays" if result is state else f"`{result}`") + ("" if mark is None else f", marked `{mark}`")
+
+
+def _unknown_table() -> str:
+    """Return what every record does where no item of its id is here, the records with one result together."""
+    rows: dict[str, list[str]] = {}
+    for said in Said:
+        result = UNKNOWN[said]
+        then = "is kept" if result is None else f"refused: `{result}`" if isinstance(result, Code) else f"`{result}`"
+        rows.setdefault(then, []).append(f"`{said}`")
+    return table(("records", "then"), ((", ".join(saids), then) for then, saids in rows.items()))
 
 
 def _modules() -> str:
@@ -198,6 +227,7 @@ PARTS: Final[Mapping[str, Callable[[], str]]] = {
     "desk-checks": lambda: _checks(CHECKS_OF_DESK),
     "lifecycle": lambda: f"```mermaid\n{mermaid()}```\n",
     "record-table": _record_table,
+    "record-unknown": _unknown_table,
     "record-states": lambda: f"```mermaid\n{records_mermaid()}```\n",
     "modules": _modules,
     "routes": lambda: _routes("api"),

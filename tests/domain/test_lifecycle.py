@@ -13,9 +13,9 @@ from node.hotline.domain.lifecycle import (
     Event,
     State,
     TransitionRefused,
-    mermaid,
     next_state,
 )
+from tests.docs.diagrams import mermaid
 
 
 def _after(state: State, *events: Event, qualified: bool = False, forward_unqualified: bool = False) -> State:

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from itertools import product
 from uuid import UUID
 
 import pytest
@@ -13,8 +14,13 @@ from node.hotline.domain.assessment import Assessment
 from node.hotline.domain.lifecycle import (
     ACTIONS,
     ASSESSMENTS,
+    FACTS,
+    KEPT_UNREAD,
+    MARKS,
     RECORDS,
+    STEPS,
     TABLE,
+    UNKNOWN,
     Code,
     Event,
     Facts,
@@ -23,10 +29,13 @@ from node.hotline.domain.lifecycle import (
     Speaker,
     State,
     after_record,
+    after_transfer,
+    by_table,
+    refusal,
     speaker_of,
 )
 from node.hotline.domain.steps import Done, KnownItem
-from protocol.codes import FINAL_ACTIONS, Action, Classification
+from protocol.codes import FINAL_ACTIONS, Action, Classification, RecordType, StatusKind
 from protocol.problems import REGISTRY, Scope
 
 AT = datetime(2026, 11, 20, tzinfo=UTC)
@@ -50,15 +59,106 @@ def item(state: State, *, received: bool, assigned_node: str | None = None) -> K
     )
 
 
+def _cells() -> list[tuple[State, Said, Speaker]]:
+    rows = lifecycle._ROWS
+    return [cell for states, saids, speakers, _ in rows for cell in product(states, saids, speakers)]
+
+
 def test_the_table_speaks_of_every_state_every_record_and_everybody() -> None:
     assert set(RECORDS) == {(state, said, speaker) for state in State for said in Said for speaker in Speaker}
 
 
 def test_no_two_rows_speak_of_one_cell() -> None:
-    cells = [
-        (state, said, speaker) for states, saids, speaker, _ in lifecycle._ROWS for state in states for said in saids
-    ]
-    assert len(cells) == len(set(cells))
+    assert len(_cells()) == len(set(_cells()))
+
+
+def test_what_no_row_speaks_of_is_for_somebody_else_to_say() -> None:
+    unsaid = RECORDS.keys() - set(_cells())
+    assert {RECORDS[cell] for cell in unsaid} == {Code.NOT_COMPETENT}
+    # What is no step has its row in every state, for everybody but who may never say it.
+    assert {said for _, said, _ in unsaid} <= STEPS | FACTS
+    assert {speaker for _, said, speaker in unsaid if said in FACTS} == {Speaker.ORIGIN, Speaker.STRANGER}
+
+
+def test_the_table_knows_every_record_of_the_wire() -> None:
+    of_their_own = {RecordType.REPORT, RecordType.TRANSFER, RecordType.CORRECTION, RecordType.WITHDRAWAL}
+    words = {one.value for one in of_their_own} | {f"status-{kind}" for kind in StatusKind}
+    assert {said.value for said in Said} == words | {said.value for said in ASSESSMENTS | ACTIONS}
+    # An outcome speaks of records, which the second table does not.
+    assert set(RecordType) - of_their_own == {
+        RecordType.OUTCOME,
+        RecordType.ASSESSMENT,
+        RecordType.ACTION,
+        RecordType.STATUS,
+    }
+
+
+def test_an_item_that_is_not_here_has_a_row_for_every_record() -> None:
+    assert set(UNKNOWN) == set(Said)
+    assert {said for said in Said if UNKNOWN[said] is State.ASSIGNED} == {Said.REPORT, Said.TRANSFER}
+    assert {said for said in Said if UNKNOWN[said] is None} == KEPT_UNREAD
+
+
+def test_every_record_is_of_one_kind() -> None:
+    kinds = [STEPS, FACTS, KEPT_UNREAD, {Said.REPORT}, {Said.TRANSFER}, {Said.DELIVERED}]
+    assert sorted(said for kind in kinds for said in kind) == sorted(Said)
+
+
+@pytest.mark.parametrize("state", State)
+def test_a_transfer_is_taken_of_what_another_hotline_has(state: State) -> None:
+    for speaker in Speaker:
+        if state in {State.SENT, State.TRANSFERRED}:
+            assert after_transfer(state, speaker, qualified=False) is State.ASSIGNED
+            assert after_transfer(state, speaker, qualified=True) is State.KEPT
+        else:
+            with pytest.raises(RecordRefused, match="here already") as refused:
+                after_transfer(state, speaker, qualified=True)
+            assert (refused.value.code, refused.value.state) == (Code.ID_CONFLICT, state)
+
+
+@pytest.mark.parametrize("state", State)
+def test_what_is_said_of_its_way_moves_no_item(state: State) -> None:
+    for said in {Said.DELIVERED, Said.EPOCH} | FACTS:
+        assert by_table(state, said, Speaker.CUSTODIAN) is state
+    for said in FACTS:
+        assert by_table(state, said, Speaker.FORMER) is state
+        for speaker in (Speaker.ORIGIN, Speaker.STRANGER):
+            with pytest.raises(RecordRefused, match="does not have the item"):
+                by_table(state, said, speaker)
+
+
+def test_every_refusal_has_its_sentence() -> None:
+    for (state, said, _), result in RECORDS.items():
+        if isinstance(result, Code):
+            assert "{" not in refusal(said, result, state)
+    refused = [(said, code) for said, code in UNKNOWN.items() if isinstance(code, Code)]
+    assert all(refusal(said, code) for said, code in refused)
+
+
+def test_marks_stand_where_another_hotline_has_the_item_and_may_be_told_by_its_holder() -> None:
+    assert {state for state, _ in MARKS} <= {State.SENT, State.TRANSFERRED}
+    assert {said for _, said in MARKS} == FACTS
+    for state, said in MARKS:
+        assert RECORDS[state, said, Speaker.CUSTODIAN] is state
+
+
+@pytest.mark.parametrize(("state", "said"), sorted(MARKS))
+def test_a_mark_goes_when_the_item_is_over(state: State, said: Said) -> None:
+    """Whoever reads `disputed` of an item that is done or withdrawn would wait for a ruling that nobody needs."""
+    marked = replace(item(state, received=False, assigned_node=PEER), reason=MARKS[state, said])
+    acted = marked.acted(Done(PEER, Action.REMOVED, AT))
+    assert acted is not None
+    withdrawn = marked.withdrawn(HERE, "legal-order")
+    assert withdrawn is not None
+    over = [acted, withdrawn, marked.told_final(PEER, "unavailable")]
+    assert [one.state for one in over] == [State.DONE, State.WITHDRAWN, State.DONE]
+    assert [one.reason for one in over] == ["removed", "legal-order", "unavailable"]
+    # And none is set on it afterwards.
+    assert all((one.state, late) not in MARKS for one in over for late in FACTS)
+    # Until then it stays: that the item is acted on says nothing of whose it is.
+    notified = marked.acted(Done(PEER, Action.HOSTER_NOTIFIED, AT))
+    assert notified is not None
+    assert notified.reason == MARKS[state, said]
 
 
 def test_refusals_are_codes_of_the_registry_about_a_record() -> None:
@@ -66,7 +166,8 @@ def test_refusals_are_codes_of_the_registry_about_a_record() -> None:
 
 
 def test_a_stranger_changes_nothing() -> None:
-    assert {RECORDS[state, said, Speaker.STRANGER] for state in State for said in Said} == {Code.NOT_COMPETENT}
+    told = STEPS | FACTS
+    assert {RECORDS[state, said, Speaker.STRANGER] for state in State for said in told} == {Code.NOT_COMPETENT}
 
 
 def test_what_is_done_stays_done() -> None:
@@ -129,7 +230,7 @@ def test_the_one_who_has_the_item_and_reported_it_speaks_as_both() -> None:
 
 
 def settled(state: State, speaker: Speaker) -> bool:
-    """Whether what is said counts; else it is noted, and that is all."""
+    """Whether what is said of an item counts; else it is noted, and that is all."""
     return state is not State.WITHDRAWN and speaker is not Speaker.FORMER
 
 

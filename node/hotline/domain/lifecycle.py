@@ -1,7 +1,8 @@
 """The states of a content item at one node and every move between them, in one table. Decides, never stores.
 
-Two tables: what happens to an item here (TABLE), and what a record says of it, by whoever says it (RECORDS). A local
-act on an item that others know of is a record too, and is weighed by the second table before it is written.
+Two tables: what happens to an item here (TABLE), and what each record does to it, by whoever says it (RECORDS, UNKNOWN
+for one that is not here, MARKS for what is only noted). A local act on an item that others know of is a record too, and
+is weighed by the second table before it is written.
 Proof of delivery is the receipt of the stream, so `sent` does not change when it comes: custody moves with the receipt.
 """
 
@@ -85,8 +86,6 @@ class Event(StrEnum):
     RECEIPTED = "receipted"
     RETURNED = "returned"
     """The other hotline refused the transfer or never receipted it: it is ours again."""
-    RECEIVED_AGAIN = "received-again"
-    """A transfer brings back what had been ours before."""
     CONTESTED = "contested"
     """It cannot travel on by its evidence: the desk is asked."""
     RULED_OURS = "ruled-ours"
@@ -159,8 +158,6 @@ TABLE: Mapping[tuple[State, Event], State] = MappingProxyType(
         (State.LEAVING, Event.RECEIPTED): State.TRANSFERRED,
         (State.LEAVING, Event.RETURNED): State.ASSIGNED,
         (State.TRANSFERRED, Event.RETURNED): State.ASSIGNED,
-        (State.TRANSFERRED, Event.RECEIVED_AGAIN): State.ASSIGNED,
-        (State.SENT, Event.RECEIVED_AGAIN): State.ASSIGNED,
         (State.ASSIGNED, Event.CONTESTED): State.DISPUTED,
         (State.KEPT, Event.CONTESTED): State.DISPUTED,
         (State.DISPUTED, Event.RULED_OURS): State.ASSIGNED,
@@ -176,7 +173,7 @@ HELD = frozenset({State.ASSIGNED, State.KEPT})
 """Received and ours to act on: what another location may move on."""
 
 #: What comes back qualified is acted on at once, as what was qualified here first.
-_BACK = frozenset({Event.RETURNED, Event.RECEIVED_AGAIN, Event.RULED_OURS})
+_BACK = frozenset({Event.RETURNED, Event.RULED_OURS})
 
 NEEDS_CLEARANCE = frozenset({Event.RELEASED, Event.ROUTED_SEND, Event.HANDED_ON})
 """What may not leave does not leave (docs/protocol.md, I10): these events are refused to an item not cleared."""
@@ -222,8 +219,10 @@ def standing(state: State, *, received: bool) -> State:
 
 
 class Said(StrEnum):
-    """What a record says of an item, as far as the lifecycle tells records apart."""
+    """What a record says of an item, as far as the lifecycle tells records apart; an outcome speaks of records."""
 
+    REPORT = "report"
+    TRANSFER = "transfer"
     ASSESSED_ILLEGAL = "assessment-illegal"
     ASSESSED_NOT_ILLEGAL = "assessment-not-illegal"
     AUTHORITIES_INFORMED = "authorities-informed"
@@ -234,6 +233,10 @@ class Said(StrEnum):
     CORRECTED = "correction"
     WITHDRAWN = "withdrawal"
     FINAL = "status-final"
+    DELIVERED = "status-delivered"
+    DISPUTED = "status-disputed"
+    RELAY_FAILED = "status-relay-failure"
+    EPOCH = "status-epoch"
 
 
 class Speaker(StrEnum):
@@ -253,12 +256,19 @@ class Code(StrEnum):
 
     NOT_COMPETENT = "not-competent"
     HANDLING_VIOLATION = "handling-violation"
+    ID_CONFLICT = "id-conflict"
 
 
 ASSESSMENTS = frozenset({Said.ASSESSED_ILLEGAL, Said.ASSESSED_NOT_ILLEGAL})
 _STEPS_BEFORE_THE_END = frozenset({Said.AUTHORITIES_INFORMED, Said.HOSTER_NOTIFIED})
 _ENDS = frozenset({Said.REMOVED, Said.UNAVAILABLE, Said.NOT_ILLEGAL})
 ACTIONS = _STEPS_BEFORE_THE_END | _ENDS
+STEPS = ASSESSMENTS | ACTIONS | {Said.CORRECTED, Said.WITHDRAWN, Said.FINAL}
+"""What is said of an item that a report told of, by who has to do with it."""
+FACTS = frozenset({Said.DISPUTED, Said.RELAY_FAILED})
+"""What a holder says of an item's way; it moves nothing (MARKS)."""
+KEPT_UNREAD = frozenset({Said.EPOCH})
+"""Kept with its bytes: it speaks of a stream, and whoever stores the stream reads it there."""
 _SAME = None
 """The record is taken and the state stays."""
 
@@ -277,80 +287,124 @@ _PASSED_ON = (State.LEAVING, State.TRANSFERRED)
 
 _NOT_TAKEN_UP = (State.ASSIGNED, State.DISPUTED, State.SENT, State.DUPLICATE)
 
-_Row = tuple[tuple[State, ...], frozenset[Said], Speaker, State | Code | None]
+_CUSTODIAN, _ORIGIN, _FORMER = (frozenset({one}) for one in (Speaker.CUSTODIAN, Speaker.ORIGIN, Speaker.FORMER))
+_ANYBODY = frozenset(Speaker)
+_NEVER_HERE_AGAIN = tuple(state for state in State if state not in {State.SENT, State.TRANSFERRED})
+
+_Row = tuple[tuple[State, ...], frozenset[Said], frozenset[Speaker], State | Code | None]
 
 #: Every record that is not refused as `not-competent`. No two rows speak of one cell; a test holds that.
 _ROWS: tuple[_Row, ...] = (
     # The hotline that the item is assigned to qualifies it and acts on it: at its own node ...
-    ((State.ASSIGNED, State.KEPT, State.CLOSED), frozenset({Said.ASSESSED_ILLEGAL}), Speaker.CUSTODIAN, State.KEPT),
+    ((State.ASSIGNED, State.KEPT, State.CLOSED), frozenset({Said.ASSESSED_ILLEGAL}), _CUSTODIAN, State.KEPT),
     (
         (State.ASSIGNED, State.KEPT, State.CLOSED),
         frozenset({Said.ASSESSED_NOT_ILLEGAL}),
-        Speaker.CUSTODIAN,
+        _CUSTODIAN,
         State.CLOSED,
     ),
-    ((State.ASSIGNED, State.KEPT), _STEPS_BEFORE_THE_END, Speaker.CUSTODIAN, State.KEPT),
+    ((State.ASSIGNED, State.KEPT), _STEPS_BEFORE_THE_END, _CUSTODIAN, State.KEPT),
     # Whose a disputed item is, is open; what it is and what is done about it is not.
-    ((State.DISPUTED,), frozenset({Said.ASSESSED_ILLEGAL}) | _STEPS_BEFORE_THE_END, Speaker.CUSTODIAN, _SAME),
-    ((State.DISPUTED,), frozenset({Said.ASSESSED_NOT_ILLEGAL}), Speaker.CUSTODIAN, State.CLOSED),
-    (_HERE, _ENDS, Speaker.CUSTODIAN, State.DONE),
+    ((State.DISPUTED,), frozenset({Said.ASSESSED_ILLEGAL}) | _STEPS_BEFORE_THE_END, _CUSTODIAN, _SAME),
+    ((State.DISPUTED,), frozenset({Said.ASSESSED_NOT_ILLEGAL}), _CUSTODIAN, State.CLOSED),
+    (_HERE, _ENDS, _CUSTODIAN, State.DONE),
     # ... and, by its records, at the node that sent the item.
-    (_THERE, frozenset({Said.ASSESSED_ILLEGAL}), Speaker.CUSTODIAN, State.SENT),
-    (_THERE, frozenset({Said.ASSESSED_NOT_ILLEGAL}), Speaker.CUSTODIAN, State.DECLINED),
-    ((State.SENT,), _STEPS_BEFORE_THE_END, Speaker.CUSTODIAN, _SAME),
-    (_THERE, _ENDS | {Said.FINAL}, Speaker.CUSTODIAN, State.DONE),
+    (_THERE, frozenset({Said.ASSESSED_ILLEGAL}), _CUSTODIAN, State.SENT),
+    (_THERE, frozenset({Said.ASSESSED_NOT_ILLEGAL}), _CUSTODIAN, State.DECLINED),
+    ((State.SENT,), _STEPS_BEFORE_THE_END, _CUSTODIAN, _SAME),
+    (_THERE, _ENDS | {Said.FINAL}, _CUSTODIAN, State.DONE),
     # ... and at a node in between, which had it and passed it on.
-    (_PASSED_ON, ASSESSMENTS | _STEPS_BEFORE_THE_END, Speaker.CUSTODIAN, _SAME),
-    (_PASSED_ON, _ENDS | {Said.FINAL}, Speaker.CUSTODIAN, State.DONE),
+    (_PASSED_ON, ASSESSMENTS | _STEPS_BEFORE_THE_END, _CUSTODIAN, _SAME),
+    (_PASSED_ON, _ENDS | {Said.FINAL}, _CUSTODIAN, State.DONE),
     # What a custodian said while it had the item counts as history, whenever it arrives.
-    ((*_THERE, *_PASSED_ON, State.DONE, State.WITHDRAWN), ASSESSMENTS | _STEPS_BEFORE_THE_END, Speaker.FORMER, _SAME),
+    ((*_THERE, *_PASSED_ON, State.DONE, State.WITHDRAWN), ASSESSMENTS | _STEPS_BEFORE_THE_END, _FORMER, _SAME),
     # Of what is not illegal nobody is informed: it is qualified as illegal first.
-    ((State.CLOSED, State.DECLINED), _STEPS_BEFORE_THE_END, Speaker.CUSTODIAN, Code.HANDLING_VIOLATION),
+    ((State.CLOSED, State.DECLINED), _STEPS_BEFORE_THE_END, _CUSTODIAN, Code.HANDLING_VIOLATION),
     # A final action is final.
-    ((State.DONE,), ASSESSMENTS | ACTIONS, Speaker.CUSTODIAN, Code.HANDLING_VIOLATION),
-    ((State.DONE,), frozenset({Said.FINAL}), Speaker.CUSTODIAN, _SAME),
+    ((State.DONE,), ASSESSMENTS | ACTIONS, _CUSTODIAN, Code.HANDLING_VIOLATION),
+    ((State.DONE,), frozenset({Said.FINAL}), _CUSTODIAN, _SAME),
     # Everything happens at the item that this one repeats.
-    ((State.DUPLICATE,), ASSESSMENTS | ACTIONS, Speaker.CUSTODIAN, Code.HANDLING_VIOLATION),
+    ((State.DUPLICATE,), ASSESSMENTS | ACTIONS, _CUSTODIAN, Code.HANDLING_VIOLATION),
     # What was on its way when the report was taken back is nobody's offence; it is noted.
-    ((State.WITHDRAWN,), ASSESSMENTS | ACTIONS | {Said.FINAL}, Speaker.CUSTODIAN, _SAME),
+    ((State.WITHDRAWN,), ASSESSMENTS | ACTIONS | {Said.FINAL}, _CUSTODIAN, _SAME),
     # The reporter may say otherwise until the hotline that the item is assigned to has taken it up.
-    (_NOT_TAKEN_UP, frozenset({Said.ASSESSED_ILLEGAL}), Speaker.ORIGIN, _SAME),
+    (_NOT_TAKEN_UP, frozenset({Said.ASSESSED_ILLEGAL}), _ORIGIN, _SAME),
     # What is not illegal never leaves: such a report is withdrawn.
-    (_NOT_TAKEN_UP, frozenset({Said.ASSESSED_NOT_ILLEGAL}), Speaker.ORIGIN, Code.HANDLING_VIOLATION),
-    ((State.WITHDRAWN,), ASSESSMENTS | {Said.CORRECTED}, Speaker.ORIGIN, Code.HANDLING_VIOLATION),
+    (_NOT_TAKEN_UP, frozenset({Said.ASSESSED_NOT_ILLEGAL}), _ORIGIN, Code.HANDLING_VIOLATION),
+    ((State.WITHDRAWN,), ASSESSMENTS | {Said.CORRECTED}, _ORIGIN, Code.HANDLING_VIOLATION),
     # The report is the reporter's own: it corrects and withdraws it whatever has become of the item.
     (
         (*_NOT_ASSIGNED, *_HERE, *_THERE, *_PASSED_ON, State.DUPLICATE, State.DONE),
         frozenset({Said.CORRECTED}),
-        Speaker.ORIGIN,
+        _ORIGIN,
         _SAME,
     ),
     (
         (*_NOT_ASSIGNED, *_HERE, *_THERE, *_PASSED_ON, State.DUPLICATE, State.WITHDRAWN),
         frozenset({Said.WITHDRAWN}),
-        Speaker.ORIGIN,
+        _ORIGIN,
         State.WITHDRAWN,
     ),
-    ((State.DONE,), frozenset({Said.WITHDRAWN}), Speaker.ORIGIN, _SAME),
+    ((State.DONE,), frozenset({Said.WITHDRAWN}), _ORIGIN, _SAME),
+    # An id is given once: a report brings a new item, or none.
+    (tuple(State), frozenset({Said.REPORT}), _ANYBODY, Code.ID_CONFLICT),
+    # A transfer brings back what another hotline has. Who may make it, its proof and its trail say, and not the state.
+    ((State.SENT, State.TRANSFERRED), frozenset({Said.TRANSFER}), _ANYBODY, State.ASSIGNED),
+    (_NEVER_HERE_AGAIN, frozenset({Said.TRANSFER}), _ANYBODY, Code.ID_CONFLICT),
+    # So is it with what proves who has the item now: the longer chain counts, whatever the item has come to here.
+    (tuple(State), frozenset({Said.DELIVERED}), _ANYBODY, _SAME),
+    # What a hotline says of the way of what it has, or had: noted, for people.
+    (tuple(State), FACTS, _CUSTODIAN | _FORMER, _SAME),
+    # It is of no item.
+    (tuple(State), KEPT_UNREAD, _ANYBODY, _SAME),
 )
 
 RECORDS: Mapping[tuple[State, Said, Speaker], State | Code] = MappingProxyType(
     dict.fromkeys(product(State, Said, Speaker), Code.NOT_COMPETENT)
     | {
         (state, said, speaker): state if result is _SAME else result
-        for states, saids, speaker, result in _ROWS
-        for state in states
-        for said in saids
+        for states, saids, speakers, result in _ROWS
+        for state, said, speaker in product(states, saids, speakers)
     }
 )
 """Every state, every record, everybody who may say it: the state after, or the code of the refusal."""
 
-_SENTENCES: Mapping[Code, str] = MappingProxyType(
-    {
-        Code.NOT_COMPETENT: "this is for another hotline to say of an item",
-        Code.HANDLING_VIOLATION: "the rules do not allow this of an item",
+UNKNOWN: Mapping[Said, State | Code | None] = MappingProxyType(
+    dict.fromkeys(STEPS | FACTS, Code.NOT_COMPETENT)
+    | {
+        Said.REPORT: ENTRIES[Entry.RECEIVED],
+        Said.TRANSFER: ENTRIES[Entry.RECEIVED],
+        # Only who reported an item is told who has it.
+        Said.DELIVERED: Code.HANDLING_VIOLATION,
+        Said.EPOCH: None,
     }
 )
+"""Every record, where no item of its id is here: the state of the item that it brings, the refusal, or nothing."""
+
+MARKS: Mapping[tuple[State, Said], str] = MappingProxyType(
+    {
+        (State.SENT, Said.DISPUTED): "disputed",
+        (State.TRANSFERRED, Said.DISPUTED): "disputed",
+        (State.SENT, Said.RELAY_FAILED): "relay-failure",
+    }
+)
+"""The reason that an item has after what its custodian said of its way, which moves nothing; in other states none.
+
+It goes when the item is elsewhere, or over: every state that a record leads to brings its own reason.
+"""
+
+_SENTENCES: Mapping[Code | tuple[Said, Code], str] = MappingProxyType(
+    {
+        Code.NOT_COMPETENT: "this is for another hotline to say of an item that is {state}",
+        Code.HANDLING_VIOLATION: "the rules do not allow this of an item that is {state}",
+        (Said.REPORT, Code.ID_CONFLICT): "an item of this id was received before",
+        (Said.TRANSFER, Code.ID_CONFLICT): "an item of this id is here already",
+        (Said.DELIVERED, Code.HANDLING_VIOLATION): "the item was not reported from here",
+        (Said.DISPUTED, Code.NOT_COMPETENT): "this hotline does not have the item",
+        (Said.RELAY_FAILED, Code.NOT_COMPETENT): "this hotline does not have the item",
+    }
+)
+"""What a refusal says: by the record and the code, else by the code."""
 
 
 class RecordRefused(Exception):  # noqa: N818 -- names the fact, as the callers and the documents do
@@ -377,6 +431,30 @@ class Facts:
     taken_up: bool = False
 
 
+def refusal(said: Said, code: Code, state: State | None = None) -> str:
+    """Return the sentence of a refusal; `state` is None where the item is not here."""
+    if state in _NOT_ASSIGNED and said in STEPS and code is Code.NOT_COMPETENT:
+        return f"no hotline has been assigned an item that is {state}"
+    return (_SENTENCES.get((said, code)) or _SENTENCES[code]).format(state=state)
+
+
+def by_table(state: State, said: Said, speaker: Speaker) -> State:
+    """Return the state after a record by the table alone; raises RecordRefused."""
+    result = RECORDS[state, said, speaker]
+    if isinstance(result, Code):
+        raise RecordRefused(result, state, refusal(said, result, state))
+    return result
+
+
+def after_transfer(state: State, speaker: Speaker, *, qualified: bool) -> State:
+    """Return the state of an item that a transfer gives us which was here before; raises RecordRefused.
+
+    What comes back qualified as illegal (`qualified`) is acted on at once.
+    """
+    after = by_table(state, Said.TRANSFER, speaker)
+    return TABLE[after, Event.QUALIFIED_ILLEGAL] if qualified else after
+
+
 def after_record(
     state: State, said: Said, speaker: Speaker, facts: Facts, *, finding: Classification | None = None
 ) -> State:
@@ -385,12 +463,7 @@ def after_record(
     Raises RecordRefused: by the table, then by the rules that hold in every state (docs/protocol.md, section 3).
     A repeat that says nothing new is the caller's to recognise; here a second action of a kind is an offence.
     """
-    result = RECORDS[state, said, speaker]
-    if isinstance(result, Code):
-        sentence = _SENTENCES[result]
-        if state in _NOT_ASSIGNED and result is Code.NOT_COMPETENT:
-            sentence = "no hotline has been assigned an item"
-        raise RecordRefused(result, state, f"{sentence} that is {state}")
+    result = by_table(state, said, speaker)
     if state is State.WITHDRAWN or speaker is Speaker.FORMER:
         return result
     if said in ASSESSMENTS:
@@ -419,36 +492,3 @@ def speaker_of(said: Said, roles: Collection[Speaker]) -> Speaker:
     if Speaker.FORMER in roles and Speaker.CUSTODIAN not in roles and not own_report:
         return Speaker.FORMER
     return next((role for role in order if role in roles), Speaker.STRANGER)
-
-
-def mermaid() -> str:
-    """Draw both tables as a Mermaid state diagram, one line a pair of states, for docs/architecture.md."""
-    moves = {(state, event.value): after for (state, event), after in TABLE.items()}
-    entries = [f"    [*] --> {_node(state)}: {entry}" for entry, state in ENTRIES.items()]
-    return "\n".join(["stateDiagram-v2", *entries, *_drawn({**moves, **_record_moves()})]) + "\n"
-
-
-def records_mermaid() -> str:
-    """Draw what records change, for docs/protocol.md."""
-    return "\n".join(["stateDiagram-v2", *_drawn(_record_moves())]) + "\n"
-
-
-def _record_moves() -> dict[tuple[State, str], State]:
-    return {
-        (state, f"{said} by {speaker}"): after
-        for (state, said, speaker), after in RECORDS.items()
-        if isinstance(after, State)
-    }
-
-
-def _drawn(moves: Mapping[tuple[State, str], State]) -> list[str]:
-    labels: dict[tuple[State, State], list[str]] = {}
-    for (state, label), after in moves.items():
-        if state is not after:
-            labels.setdefault((state, after), []).append(label)
-    return [f"    {_node(state)} --> {_node(after)}: {', '.join(labels[state, after])}" for state, after in labels]
-
-
-def _node(state: State) -> str:
-    """Return a name without hyphens, which Mermaid's arrows are made of."""
-    return state.replace("-", "_")

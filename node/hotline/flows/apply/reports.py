@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from node.hotline.domain.acceptance import Judged, Refused
 from node.hotline.domain.assessment import from_wire
-from node.hotline.domain.lifecycle import ENTRIES, Entry
+from node.hotline.domain.lifecycle import ENTRIES, Code, Entry, Said, refusal
 from node.hotline.store import inbound, intake, steps
 from node.hotline.store.intake import CaseRow, ItemRow, Received
 from node.hotline.store.qualification import from_text, to_column
@@ -46,8 +46,9 @@ class ReportApplier:
             envelope = one.record.envelope
             item_id = UUID(envelope.item)
             if item_id in known or item_id in taken:
-                sentence = "an item of this id was received before"
-                refused.append(Refused(one.idx, envelope.id, "id-conflict", "item", sentence))
+                # In whatever state it is: the table has one row for them all.
+                code = Code.ID_CONFLICT
+                refused.append(Refused(one.idx, envelope.id, code, "item", refusal(Said.REPORT, code)))
             elif owners.get(UUID(envelope.case), submitter) != submitter:
                 sentence = "a case of this id is known from somebody else"
                 refused.append(Refused(one.idx, envelope.id, "id-conflict", "case", sentence))

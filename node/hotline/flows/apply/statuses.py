@@ -3,7 +3,7 @@
 Whoever got an item of ours from somebody else hears what was corrected of its report meanwhile.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from uuid import UUID
@@ -11,7 +11,7 @@ from uuid import UUID
 from node.hotline.domain.acceptance import Judged, Refused
 from node.hotline.domain.acts import overlaid
 from node.hotline.domain.custody import newer
-from node.hotline.domain.lifecycle import State
+from node.hotline.domain.lifecycle import MARKS, UNKNOWN, Code, RecordRefused, Said, Speaker, State, by_table, refusal
 from node.hotline.store import custody, inbound, outbound
 from node.hotline.store.custody import Chain
 from node.hotline.store.steps import Listener
@@ -22,10 +22,12 @@ from protocol.codes import StatusKind
 from protocol.record import Envelope, parse_record
 from protocol.steps import Corrected, CorrectionBody, StatusBody, TransferBody
 
-#: The kinds that are read here; what another one says is kept.
-KINDS = frozenset({StatusKind.DELIVERED, StatusKind.DISPUTED, StatusKind.RELAY_FAILURE})
-#: Where an item stands here while another hotline has it and is not done.
-_WITH_OTHERS = frozenset({State.SENT, State.TRANSFERRED})
+#: What the kinds say that are read here; another one is a step, or kept.
+_SAID: Mapping[StatusKind, Said] = {
+    StatusKind.DELIVERED: Said.DELIVERED,
+    StatusKind.DISPUTED: Said.DISPUTED,
+    StatusKind.RELAY_FAILURE: Said.RELAY_FAILED,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,12 +49,11 @@ class StatusApplier:
         refused: list[Refused] = []
         for one, item_id in zip(statuses, ids, strict=True):
             row = rows.get(item_id)
-            if _kind(one) is not StatusKind.DELIVERED:
+            if _body(one).kind is not StatusKind.DELIVERED:
                 if (bad := await self._fact(tx, one, row, now)) is not None:
                     refused.append(bad)
             elif one.given is None or one.given.reporter != self.node_id or row is None:
-                sentence = "the item was not reported from here"
-                refused.append(Refused(one.idx, one.record.envelope.id, "handling-violation", "body.proof", sentence))
+                refused.append(_of_nothing_here(one, Said.DELIVERED, "body.proof"))
             else:
                 await self._delivered(tx, one, row, now)
         return refused
@@ -83,41 +84,57 @@ class StatusApplier:
 
     async def _fact(self, tx: Transaction, one: Judged, row: Row | None, now: datetime) -> Refused | None:
         """Note what the holder of an item says of it: that it is at the desk, or did not get through to another."""
-        envelope, body = one.record.envelope, one.record.body
-        if not isinstance(body, StatusBody):
-            raise TypeError("a status has a status's body")
-        known = None if row is None else (await custody.chains(tx, [row["id"]])).get(row["id"])
-        holders = set() if known is None else {known.holder, *(station.node for station in known.trail[1:])}
-        if row is None or envelope.iss not in holders | {row["assigned_node"]}:
-            return Refused(one.idx, envelope.id, "not-competent", "iss", "this hotline does not have the item")
-        if not _is_news(envelope, row, known):
+        envelope, body = one.record.envelope, _body(one)
+        said = _SAID[body.kind]
+        if row is None:
+            return _of_nothing_here(one, said, "iss")
+        known = (await custody.chains(tx, [row["id"]])).get(row["id"])
+        speaker = _speaker(envelope, row, known)
+        try:
+            state = by_table(State(row["state"]), said, speaker)
+        except RecordRefused as bad:
+            return Refused(one.idx, envelope.id, bad.code, "iss", bad.sentence)
+        if speaker is not Speaker.CUSTODIAN:
             return None
-        if body.kind is StatusKind.DISPUTED:
-            if row["state"] in _WITH_OTHERS:
-                await custody.stand(tx, row["id"], row["state"], "disputed", now)
-            return None
-        if row["state"] == State.SENT:
-            await custody.stand(tx, row["id"], row["state"], StatusKind.RELAY_FAILURE, now)
-        if known is not None and known.holder == body.node and known.trail[-1].node == envelope.iss:
-            # It took the item back, whatever the other one said of having it.
+        if (mark := MARKS.get((state, said))) is not None:
+            await custody.stand(tx, row["id"], state, mark, now)
+        took_back = known is not None and known.holder == body.node and known.trail[-1].node == envelope.iss
+        if said is Said.RELAY_FAILED and known is not None and took_back:
+            # Whatever the other one said of having it.
             await custody.given(tx, row["id"], Chain(envelope.iss, known.trail[:-1], envelope.iat), now)
             await custody.handed_to(tx, row["id"], envelope.iss, row["assigned_country"], now)
         return None
 
 
-def _is_news(envelope: Envelope, row: Row, known: Chain | None) -> bool:
-    """Tell whether who says something of an item has it now, or had it later than whoever is known to have it.
+def _of_nothing_here(one: Judged, said: Said, where: str) -> Refused:
+    """Refuse what is said of an item that is not here, or that was not reported from here."""
+    code = UNKNOWN[said]
+    if not isinstance(code, Code):
+        raise TypeError("of what is not here nobody says where it is")
+    return Refused(one.idx, one.record.envelope.id, code, where, refusal(said, code))
 
-    What did not get through is said in the moment in which it is handed on to another: that is no news.
+
+def _speaker(envelope: Envelope, row: Row, known: Chain | None) -> Speaker:
+    """Return as whom somebody says something of an item's way: who has it now, who had it, or nobody of its way.
+
+    Who had it, and says it later than the item was given to whoever is known to have it, has it again. What did not
+    get through is said in the moment in which the item is handed on to another: that is said by who had it.
     """
     holder = row["assigned_node"] if known is None else known.holder
-    return envelope.iss == holder or known is None or envelope.iat > known.given_at
+    if envelope.iss == holder:
+        return Speaker.CUSTODIAN
+    had_it = {row["assigned_node"]} if known is None else {station.node for station in known.trail[1:]}
+    if envelope.iss not in had_it | {row["assigned_node"]}:
+        return Speaker.STRANGER
+    return Speaker.CUSTODIAN if known is None or envelope.iat > known.given_at else Speaker.FORMER
 
 
-def _kind(one: Judged) -> StatusKind | None:
-    return one.record.body.kind if isinstance(one.record.body, StatusBody) else None
+def _body(one: Judged) -> StatusBody:
+    if not isinstance(one.record.body, StatusBody):
+        raise TypeError("a status has a status's body")
+    return one.record.body
 
 
 def is_read(one: Judged) -> bool:
     """Tell whether a judged record is a status that is read here."""
-    return isinstance(one.record.body, StatusBody) and one.record.body.kind in KINDS
+    return isinstance(one.record.body, StatusBody) and one.record.body.kind in _SAID

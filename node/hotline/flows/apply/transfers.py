@@ -6,12 +6,13 @@ An item that is in custody here already, or is another one under the same id, is
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from typing import Final
 from uuid import UUID
 
 from msgspec.structs import replace as replace_struct
 
 from node.hotline.domain.acceptance import Judged, Refused
-from node.hotline.domain.lifecycle import Event, State, TransitionRefused, next_state
+from node.hotline.domain.lifecycle import Code, RecordRefused, Said, Speaker, State, after_transfer, by_table
 from node.hotline.flows.apply.reports import ReportApplier
 from node.hotline.store import custody, inbound, intake
 from node.hotline.store.custody import Chain, Returned
@@ -24,6 +25,9 @@ from protocol.codes import StatusKind
 from protocol.custody import Given
 from protocol.record import Handling
 from protocol.steps import StatusBody, TransferBody
+
+#: Who gives an item has it, says its proof, whoever had it as far as this node knows.
+_GIVER: Final = Speaker.CUSTODIAN
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,12 +97,12 @@ class TransferApplier:
             sentence = "an item of this id is known from somebody else"
         else:
             try:
-                next_state(State(row["state"]), Event.RECEIVED_AGAIN, qualified=False, forward_unqualified=False)
-            except TransitionRefused:
-                sentence = "an item of this id is here already"
+                by_table(State(row["state"]), Said.TRANSFER, _GIVER)
+            except RecordRefused as bad:
+                sentence = bad.sentence
         if sentence is None:
             return None
-        return Refused(one.idx, one.record.envelope.id, "id-conflict", where, sentence)
+        return Refused(one.idx, one.record.envelope.id, Code.ID_CONFLICT, where, sentence)
 
     def _origin(self, owner: str | None) -> str:
         """Return who reported an item that is here: a peer, or this hotline."""
@@ -128,7 +132,7 @@ class TransferApplier:
         if item.received is None:
             raise TypeError("what a peer sends is received")
         qualified = is_illegal(row["qualification"])
-        state = next_state(State(row["state"]), Event.RECEIVED_AGAIN, qualified=qualified, forward_unqualified=False)
+        state = after_transfer(State(row["state"]), _GIVER, qualified=qualified)
         await custody.take_back(tx, Returned(row["id"], state, self.node_id, item.received), now)
 
     async def _chain(self, tx: Transaction, one: Judged, item_id: UUID, known: Chain | None, now: datetime) -> None:
