@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 from bench.network import build_world, migrated, servers
-from node.settings import write_settings
+from node.setting_files import write_settings
 from tests.world import file_values
 
 

@@ -19,7 +19,7 @@ from node.hotline.store.tables import metadata
 from node.platform import migrate
 from node.platform.database import Database
 from node.platform.embedded import EmbeddedPostgres
-from node.settings import write_settings
+from node.setting_files import write_settings
 from tests.world import ADDRESS, TestNode, World, file_values
 
 CLOCK = SystemClock()

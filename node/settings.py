@@ -1,8 +1,6 @@
 """The node's settings: one frozen object, read and checked once. The only reader of the environment; never guesses."""
 
-import json
 import os
-import re
 import stat
 import tomllib
 from collections.abc import Mapping
@@ -12,7 +10,7 @@ from typing import Annotated, Any, NamedTuple, get_args, get_type_hints
 from urllib.parse import urlsplit
 
 from node.errors import OperatorError, SettingError
-from node.setting_rules import RULES, exposure, split_address
+from node.setting_rules import RULES, split_address
 
 DEFAULT_FILE = "hotline.toml"
 FILE_VARIABLE = "HOTLINE_SETTINGS"
@@ -241,7 +239,8 @@ class SettingRow(NamedTuple):
 
 _ANNOTATIONS = get_type_hints(Settings, include_extras=True)
 _HINTS: Mapping[str, Any] = {name: get_args(each)[0] for name, each in _ANNOTATIONS.items()}
-_OPTIONS: Mapping[str, Option] = {name: get_args(each)[1] for name, each in _ANNOTATIONS.items()}
+#: Each setting with its sentence and its limits, in the order of `Settings`.
+OPTIONS: Mapping[str, Option] = {name: get_args(each)[1] for name, each in _ANNOTATIONS.items()}
 _DEFAULTS: Mapping[str, Any] = {each.name: each.default for each in fields(Settings)}
 _KINDS = {
     str: "text",
@@ -296,7 +295,7 @@ _COORDINATORS = frozenset({"directory_keys_dir", "timestamp_every_s", "timestamp
 def _check_role(values: Mapping[str, object]) -> object:
     """Return the role that the settings are for; SettingError for one that this role does not have."""
     role = values.get("role", "hotline")
-    for name in sorted(set(values) & set(_OPTIONS) - _SHARED):
+    for name in sorted(set(values) & set(OPTIONS) - _SHARED):
         if (name in _COORDINATORS) is not (role == COORDINATOR):
             raise SettingError(name, f"is no setting of role {role}")
     return role
@@ -305,7 +304,7 @@ def _check_role(values: Mapping[str, object]) -> object:
 def documented() -> tuple[SettingRow, ...]:
     """Return the settings table, in the order of `Settings`; docs/operations.md is tested against it."""
     return tuple(
-        SettingRow(name, _KINDS[_HINTS[name]], _default_text(name), each.doc) for name, each in _OPTIONS.items()
+        SettingRow(name, _KINDS[_HINTS[name]], _default_text(name), each.doc) for name, each in OPTIONS.items()
     )
 
 
@@ -313,7 +312,7 @@ def _default_text(name: str) -> str:
     default = _DEFAULTS[name]
     if default is MISSING:
         return "required"
-    if _OPTIONS[name].under_data_dir:
+    if OPTIONS[name].under_data_dir:
         return f"data_dir/{default}"
     if isinstance(default, bool):
         return str(default).lower()
@@ -329,16 +328,16 @@ def load_settings(path: Path | None, environ: Mapping[str, str]) -> Settings:
     """
     chosen = path or Path(environ.get(FILE_VARIABLE) or DEFAULT_FILE)
     named = path is not None or bool(environ.get(FILE_VARIABLE))
-    values: dict[str, Any] = _read_file(chosen) if named or chosen.exists() else {}
+    values: dict[str, Any] = read_settings_file(chosen) if named or chosen.exists() else {}
     for name in values:
-        if name not in _OPTIONS:
+        if name not in OPTIONS:
             raise SettingError(name, f"there is no such setting (in {chosen})")
-        if _OPTIONS[name].environment_only:
+        if OPTIONS[name].environment_only:
             raise SettingError(name, f"does not stand in the settings file; set {_PREFIX}{name.upper()}")
     for variable, text in environ.items():
         if variable.startswith(_PREFIX) and variable != FILE_VARIABLE:
             name = variable.removeprefix(_PREFIX).lower()
-            if name not in _OPTIONS:
+            if name not in OPTIONS:
                 raise SettingError(name, f"there is no such setting (environment variable {variable})")
             values[name] = _from_text(name, text)
     return settings_from(values, chosen.absolute().parent)
@@ -349,17 +348,17 @@ def settings_from(values: Mapping[str, object], folder: Path) -> Settings:
     checked: dict[str, Any] = {}
     if _check_role(values) == COORDINATOR:
         checked["countries"] = ()
-    for name in _OPTIONS:
+    for name in OPTIONS:
         if name in values:
             checked[name] = _checked(name, values[name], folder)
         elif _DEFAULTS[name] is MISSING and name not in checked:
             raise SettingError(name, "is required and not set")
     if "data_dir" not in checked:
         checked["data_dir"] = folder / "data"
-    for name, each in _OPTIONS.items():
+    for name, each in OPTIONS.items():
         if name not in checked and each.under_data_dir:
             checked[name] = checked["data_dir"] / _DEFAULTS[name]
-    unknown = sorted(set(values) - set(_OPTIONS))
+    unknown = sorted(set(values) - set(OPTIONS))
     if unknown:
         raise SettingError(unknown[0], "there is no such setting")
     settings = Settings(**checked)
@@ -367,7 +366,8 @@ def settings_from(values: Mapping[str, object], folder: Path) -> Settings:
     return settings
 
 
-def _read_file(path: Path) -> dict[str, Any]:
+def read_settings_file(path: Path) -> dict[str, Any]:
+    """Return what a settings file says, unchecked. OperatorError when it cannot be read or others may read a secret."""
     try:
         with path.open("rb") as file:
             raw = file.read(_FILE_BYTES_MAX + 1)
@@ -416,7 +416,7 @@ def _from_text(name: str, text: str) -> object:
 
 def _checked(name: str, value: object, folder: Path) -> object:
     """Return `value` in the type of the setting, within its limits."""
-    limits = _OPTIONS[name]
+    limits = OPTIONS[name]
     converted = _converted(name, value, folder)
     if limits.choices and converted not in limits.choices:
         raise SettingError(name, f"must be one of {', '.join(limits.choices)}")
@@ -482,107 +482,3 @@ def _check_tls(settings: Settings) -> None:
             raise SettingError("peer_tls_client_ca_file", "needs peer_tls_certificate_file: else a proxy ends TLS")
     elif not settings.base_url.startswith("https:"):
         raise SettingError("base_url", "must be https, since peer_tls_certificate_file is set")
-
-
-def check_at_start(settings: Settings) -> None:
-    """Refuse to start, with one sentence (OperatorError), when a file that the settings name is missing or exposed."""
-    try:
-        _check_keys(settings)
-        needed = {
-            "geo_country_databases": settings.geo_country_databases,
-            "geo_asn_databases": settings.geo_asn_databases,
-        }
-        for name, paths in needed.items():
-            for path in paths:
-                if not path.is_file():
-                    raise SettingError(name, f"there is no file {path}")
-    except OSError as error:
-        raise OperatorError(f"{error.filename} cannot be looked at ({error.strerror}).") from None
-
-
-def _check_keys(settings: Settings) -> None:
-    if not settings.keys_dir.is_dir():
-        raise SettingError("keys_dir", f"{settings.keys_dir} is not a folder; `hotline init` makes the keys")
-    if settings.keys_dir.stat().st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        raise SettingError("keys_dir", f"{settings.keys_dir} may be written by others; chmod 700 it")
-    keys = sorted(settings.keys_dir.glob("*.key"))
-    if not keys:
-        raise SettingError("keys_dir", f"{settings.keys_dir} holds no key; `hotline init` makes the keys")
-    for key in keys:
-        _check_secret("keys_dir", key)
-    if not settings.master_key:
-        _check_secret("master_key_file", settings.master_key_file)
-
-
-def _check_secret(name: str, path: Path) -> None:
-    try:
-        fault = exposure(path.lstat().st_mode)
-    except FileNotFoundError:
-        fault = "is missing"
-    if fault is not None:
-        raise SettingError(name, f"{path} {fault}")
-
-
-def write_settings(path: Path, values: Mapping[str, object]) -> None:
-    """Write a new settings file, mode 0600, each value under its sentence; an existing file is never touched.
-
-    The values are checked first, so that what is written can be loaded. OperatorError when they cannot, or when the
-    file exists.
-    """
-    settings_from(values, path.absolute().parent)
-    lines = ["# Settings of this node. docs/operations.md explains each.\n"]
-    for name, each in _OPTIONS.items():
-        if values.get(name) is not None:
-            if each.environment_only:
-                raise SettingError(name, "does not stand in the settings file")
-            lines.append(f"\n# {each.doc}\n{name} = {_toml(values[name])}\n")
-    try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        raise OperatorError(f"The settings file {path} exists already and is left as it is.") from None
-    except OSError as error:
-        raise OperatorError(f"The settings file {path} cannot be written ({error.strerror}).") from None
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        file.writelines(lines)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def add_settings(path: Path, values: Mapping[str, object]) -> None:
-    """Put `values` into an existing settings file, in place of what it says of them; whole or not at all.
-
-    OperatorError when the file cannot be written, or says one of them in a way that only a person can change.
-    """
-    before = _read_file(path)
-    named = re.compile(rf"^(?:{'|'.join(map(re.escape, values))})\s*=")
-    kept = [line for line in path.read_text(encoding="utf-8").splitlines() if named.match(line) is None]
-    added = [f"{name} = {_toml(value)}" for name, value in values.items()]
-    text = "\n".join([*kept, *added]) + "\n"
-    try:
-        unchanged = tomllib.loads(text) == {**before, **values}
-    except tomllib.TOMLDecodeError:
-        unchanged = False
-    if not unchanged:
-        raise OperatorError(f"The settings file {path} says {', '.join(values)} in several lines; change it by hand.")
-    fresh = path.with_name(f".{path.name}.new")
-    try:
-        fresh.unlink(missing_ok=True)
-        descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        fresh.replace(path)
-    except OSError as error:
-        raise OperatorError(f"The settings file {path} cannot be written ({error.strerror}).") from None
-
-
-def _toml(value: object) -> str:
-    """Return `value` in TOML, whose basic strings are JSON strings but for DEL and lone surrogates."""
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, (int, float)):
-        return repr(value)
-    if isinstance(value, (list, tuple)):
-        return f"[{', '.join(_toml(part) for part in value)}]"
-    return json.dumps(str(value), ensure_ascii=False).replace("\x7f", "\\u007f")

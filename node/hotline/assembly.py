@@ -59,7 +59,8 @@ from node.platform.sources import HttpSource, make_source
 from node.platform.telemetry import Logger, Metrics
 from node.platform.tls import PeerTls, open_peer_tls
 from node.setting_rules import split_address
-from node.settings import Settings, check_at_start
+from node.settings import Settings
+from node.start_checks import check_at_start
 from protocol.directory import Directory, NodeEntry
 from protocol.keys import KeyUse
 

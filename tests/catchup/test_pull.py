@@ -13,7 +13,7 @@ from node.__main__ import main
 from node.hotline.domain.delivery import Problem
 from node.hotline.pulling import Pulls
 from node.platform.trust import Freshness
-from node.settings import write_settings
+from node.setting_files import write_settings
 from protocol.checkpoint import Checkpoint
 from protocol.directory import NodeEntry
 from protocol.note import Note, parse_note

@@ -12,7 +12,7 @@ from node.errors import OperatorError
 from node.hotline.flows.reclaim import Reclaimer
 from node.hotline.recovery import Recovered, Visits, recover
 from node.hotline.serve import recovery_door
-from node.settings import write_settings
+from node.setting_files import write_settings
 from protocol.batch import RETURNED_BYTES_MAX, decode_batch
 from tests.catchup.copies import as_batch, copied, receipts_agree, standing_still
 from tests.hotline.network import ILLEGAL, Station, eventually, station

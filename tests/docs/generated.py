@@ -75,7 +75,7 @@ def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
 
 
 def _settings() -> str:
-    options = node.settings._OPTIONS
+    options = node.settings.OPTIONS
 
     def limits(name: str) -> str:
         option = options[name]

@@ -24,7 +24,8 @@ from node.hotline.store.vault import Vault, load_vault
 from node.platform.apikeys import Role, new_api_key
 from node.platform.database import Database
 from node.platform.fieldcrypto import MasterKey
-from node.settings import Settings, write_settings
+from node.setting_files import write_settings
+from node.settings import Settings
 from tests.faults.dying_serve import Conditions, run
 from tests.faults.orders import Order
 from tests.patience import stretched

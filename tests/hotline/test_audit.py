@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from node.__main__ import main
 from node.platform.database import Database
 from node.platform.embedded import EmbeddedPostgres
-from node.settings import write_settings
+from node.setting_files import write_settings
 from tests.conftest import _clone
 from tests.hotline.network import ILLEGAL, eventually, station
 from tests.hotline.test_exchange import told

@@ -17,7 +17,7 @@ import psutil
 import pytest
 import pytest_asyncio
 
-from node.settings import write_settings
+from node.setting_files import write_settings
 from protocol.batch import MEDIA_TYPE
 from protocol.keys import Algorithm, SigningKey
 from tests.faults.station import until

@@ -10,8 +10,10 @@ import pytest
 
 from node.errors import OperatorError, SettingError
 from node.platform.keyfiles import create_master_key, create_node_keys
+from node.setting_files import write_settings
 from node.setting_rules import split_address
-from node.settings import Settings, check_at_start, documented, load_settings, settings_from, write_settings
+from node.settings import Settings, documented, load_settings, settings_from
+from node.start_checks import check_at_start
 
 NOW = datetime(2026, 11, 22, 16, tzinfo=UTC)
 LEAST: Mapping[str, object] = {

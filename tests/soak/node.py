@@ -17,7 +17,7 @@ import psutil
 from node.hotline.store.apikeys import ApiKeys
 from node.platform.apikeys import Role, new_api_key
 from node.platform.database import DATABASE_ERRORS, Database
-from node.settings import write_settings
+from node.setting_files import write_settings
 from tests.faults.station import until
 from tests.soak.member import Member, run, set_clock
 from tests.world import TestNode, file_values

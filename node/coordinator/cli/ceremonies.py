@@ -1,15 +1,13 @@
-"""`hotline directory`: the ceremonies of the membership directory: proposals, signatures, publication.
+"""`hotline directory`: the ceremonies of the membership directory: proposals and signatures.
 
 `new-key`, `init`, `propose`, `sign` and `show` need no settings, no database and no network: they run on machines that
 are never connected, and files are carried between them.
 """
 
-import base64
 import json
-import os
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -20,19 +18,15 @@ from tuf.api.metadata import Root, Snapshot, Targets, Timestamp
 from node.clock import rfc3339
 from node.coordinator.ceremony import Proposal, changed_keys
 from node.coordinator.changes import changes, check_changes
-from node.coordinator.publication import Published, Valid, publish, renewed
-from node.coordinator.publisher import opened as opened_publisher
+from node.coordinator.cli.publishing import add_publishing, published_in
+from node.coordinator.cli.signers import make_signer, public_key, public_keys, secret_key
 from node.errors import OperatorError
 from node.platform.cli.command import Context, check_folder
-from node.platform.cli.files import read_bounded, write_whole
+from node.platform.cli.files import read_bounded
 from node.platform.cli.table import show_table
-from node.platform.database import DATABASE_ERRORS
-from node.platform.keyfiles import read_key, write_secret
-from node.platform.membership import read_folder, write_folder
 from node.platform.repository import (
     ROOT,
     TARGETS,
-    OnlineKeys,
     RoleKeys,
     fingerprint,
     make_root,
@@ -41,10 +35,9 @@ from node.platform.repository import (
     roles_of,
     tuf_key,
 )
-from node.platform.trust import ROOT_BYTES_MAX, root_file
+from node.platform.trust import root_file
 from protocol.codes import NodeState
 from protocol.directory import VERSION, Directory, DirectoryInvalid, parse_directory
-from protocol.keys import SEED_BYTES, Algorithm, KeyUse, PublicKey, SigningKey
 
 _MEMBER_BYTES_MAX: Final = 262_144
 _PUBLIC_BYTES_MAX: Final = 4096
@@ -70,7 +63,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     show = actions.add_parser("show", help="show a proposal or a published directory", description=_SHOW)
     show.add_argument("folder", metavar="FOLDER", help="the proposal, or a folder of published metadata")
     show.set_defaults(run=_show)
-    _add_publish(actions)
+    add_publishing(actions)
 
 
 _NEW: Final = (
@@ -90,15 +83,6 @@ _SIGN: Final = (
     "between machines, or each signer signs a copy: `publish` puts them together."
 )
 _SHOW: Final = "Show what a proposal changes and which signatures it lacks, or what a published directory says."
-_PUBLISH: Final = (
-    "Publish a proposal that is signed enough: check it, sign snapshot and timestamp, and put all of it in place at "
-    "once: into the coordinator's database, or with --to into a folder. Without a proposal the timestamp is renewed."
-)
-
-
-_EXPORT: Final = (
-    "Copy what is published from the coordinator's database into a folder, for those who propose the next change."
-)
 
 
 def _add_key(actions: Any) -> None:
@@ -172,21 +156,6 @@ def _add_propose(actions: Any) -> None:
     propose.set_defaults(run=_propose)
 
 
-def _add_publish(actions: Any) -> None:
-    put = actions.add_parser("publish", help="publish a proposal", description=_PUBLISH)
-    put.add_argument("folder", metavar="FOLDER", nargs="*", help="the proposal, and signed copies of it")
-    put.add_argument("--to", metavar="FOLDER", help="folder that nodes take the directory from; else the database")
-    for name in ("snapshot", "timestamp"):
-        put.add_argument(f"--{name}-key", metavar="FILE", help=f"with --to: the {name} key")
-    put.add_argument(
-        "--timestamp-hours", metavar="HOURS", type=int, default=72, help="with --to: how long the timestamp counts"
-    )
-    put.set_defaults(run=_publish)
-    out = actions.add_parser("export", help="copy what is published into a folder", description=_EXPORT)
-    out.add_argument("folder", metavar="FOLDER", help="where it is written")
-    out.set_defaults(run=_export)
-
-
 def _new_key(arguments: Namespace, context: Context) -> int:
     path = Path(arguments.file).expanduser().absolute()
     check_folder(path)
@@ -195,33 +164,15 @@ def _new_key(arguments: Namespace, context: Context) -> int:
     return 0
 
 
-def make_signer(path: Path, now: datetime) -> tuple[Path, PublicKey]:
-    """Make a key that signs for the directory; returns the file of its public part. Raises OperatorError."""
-    public_path = path.with_name(path.name + _PUBLIC_ENDING)
-    if public_path.exists():
-        raise OperatorError(f"{public_path} exists already and is left as it is.")
-    key = SigningKey(Algorithm.ED25519, os.urandom(SEED_BYTES))
-    body = {
-        "use": KeyUse.AUTHORITY.value,
-        "algorithm": key.algorithm.value,
-        "seed": base64.b64encode(key.seed).decode("ascii"),
-        "created": rfc3339(now),
-    }
-    write_secret(path, json.dumps(body).encode() + b"\n")
-    public = read_key(path).key.public()
-    write_whole(public_path, f"ed25519 {base64.b64encode(public.raw).decode('ascii')}\n".encode())
-    return public_path, public
-
-
 def _init(arguments: Namespace, context: Context) -> int:
     folder = Path(arguments.folder).absolute()
     if folder.exists() and any(folder.iterdir()):
         raise OperatorError(f"The folder {folder} is not empty.")
     roles = {
-        ROOT: RoleKeys(_publics(arguments.root_key), arguments.root_threshold),
-        TARGETS: RoleKeys(_publics(arguments.directory_key), arguments.directory_threshold),
-        Snapshot.type: RoleKeys([_public(arguments.snapshot_key)], 1),
-        Timestamp.type: RoleKeys([_public(arguments.timestamp_key)], 1),
+        ROOT: RoleKeys(public_keys(arguments.root_key), arguments.root_threshold),
+        TARGETS: RoleKeys(public_keys(arguments.directory_key), arguments.directory_threshold),
+        Snapshot.type: RoleKeys([public_key(arguments.snapshot_key)], 1),
+        Timestamp.type: RoleKeys([public_key(arguments.timestamp_key)], 1),
     }
     root = make_root(1, roles, _until(context, arguments.root_days))
     Proposal(root=root).write(folder)
@@ -249,16 +200,7 @@ def _begun(folder: Path, published: str | None) -> Proposal:
         return Proposal.read(folder)
     if published is None:
         raise OperatorError("There is no proposal in the folder; --published FOLDER says what the new one follows.")
-    return Proposal(base=_published(Path(published)).base())
-
-
-def _published(folder: Path) -> Published:
-    first = read_bounded(folder / root_file(1), ROOT_BYTES_MAX, f"The first root of {folder}")
-    trusted = read_folder(folder, fingerprint(first))
-    found = None if trusted is None else Published.of(trusted.files())
-    if found is None:
-        raise OperatorError(f"The folder {folder} holds no published directory.")
-    return found
+    return Proposal(base=published_in(Path(published)).base())
 
 
 def _with_root(proposal: Proposal, arguments: Namespace, context: Context) -> Proposal:
@@ -276,12 +218,12 @@ def _with_root(proposal: Proposal, arguments: Namespace, context: Context) -> Pr
     roles = roles_of(before)
     for role, name in ((ROOT, "root"), (TARGETS, "directory")):
         add, remove = getattr(arguments, f"add_{name}_key"), getattr(arguments, f"remove_{name}_key")
-        keys = changed_keys(roles[role].keys, _publics(add), _publics(remove))
+        keys = changed_keys(roles[role].keys, public_keys(add), public_keys(remove))
         roles[role] = RoleKeys(keys, getattr(arguments, f"{name}_threshold") or roles[role].threshold)
     for role in (Snapshot.type, Timestamp.type):
         path = getattr(arguments, f"{role}_key")
         if path is not None:
-            roles[role] = RoleKeys([_public(path)], 1)
+            roles[role] = RoleKeys([public_key(path)], 1)
     root = make_root(before.version + 1, roles, _until(context, arguments.root_days or _DAYS))
     return Proposal(proposal.base, root, proposal.targets, proposal.document)
 
@@ -347,7 +289,7 @@ def _place(error: DirectoryInvalid, nodes: Sequence[str]) -> str:
 
 def _sign(arguments: Namespace, _context: Context) -> int:
     folder = Path(arguments.folder).absolute()
-    proposal, done = Proposal.read(folder).signed_by(_secret(arguments.key))
+    proposal, done = Proposal.read(folder).signed_by(secret_key(arguments.key))
     if not done:
         raise OperatorError("This key signs nothing of the proposal.")
     _describe(proposal)
@@ -359,7 +301,7 @@ def _sign(arguments: Namespace, _context: Context) -> int:
 def _show(arguments: Namespace, _context: Context) -> int:
     folder = Path(arguments.folder).absolute()
     if (folder / root_file(1)).exists():
-        found = _published(folder)
+        found = published_in(folder)
         show_directory(found.directory)
         print(f"Root version {found.root.version}; fingerprint of the first: {found.fingerprint}")
         print(f"Fresh until {rfc3339(found.use.fresh_until)}.")
@@ -409,96 +351,6 @@ def show_directory(directory: Directory) -> None:
     show_table("Members", ("node", "name", "countries", "host", "state", "weight #", "keys #"), rows)
     print(f"Mandated where there is no hotline: {', '.join(directory.mandated) or 'none'}.")
     print(f"Desk for disputes: {'none' if directory.desk is None else directory.desk.id}.")
-
-
-def _publish(arguments: Namespace, context: Context) -> int:
-    now = context.clock.now()
-    if arguments.to is None:
-        say_published(context.run(_publish_to_database(context, arguments.folder)))
-        return 0
-    if arguments.snapshot_key is None or arguments.timestamp_key is None:
-        raise OperatorError("With --to the keys are needed that sign online: --snapshot-key and --timestamp-key.")
-    online = OnlineKeys(_secret(arguments.snapshot_key), _secret(arguments.timestamp_key))
-    valid = Valid(timestamp=timedelta(hours=arguments.timestamp_hours))
-    to = Path(arguments.to).absolute()
-    before = _published(to) if (to / root_file(1)).exists() else None
-    made = published_by(before, arguments.folder, online, now, valid)
-    write_folder(to, made.trusted)
-    say_published(made)
-    return 0
-
-
-async def _publish_to_database(context: Context, folders: Sequence[str]) -> Published:
-    proposal = _joined(folders) if folders else None
-    try:
-        async with opened_publisher(context.settings(), context.clock) as publisher:
-            if proposal is not None:
-                return await publisher.publish(proposal)
-            await publisher.renew()
-            if publisher.published is None:
-                raise OperatorError("Nothing is published yet: name the folder of a proposal.")
-            return publisher.published
-    except DATABASE_ERRORS as error:
-        raise OperatorError(f"The database failed during the command ({type(error).__name__}).") from None
-
-
-def _export(arguments: Namespace, context: Context) -> int:
-    async def read() -> Published | None:
-        async with opened_publisher(context.settings(), context.clock) as publisher:
-            return publisher.published
-
-    found = context.run(read())
-    if found is None:
-        raise OperatorError("Nothing is published yet.")
-    write_folder(Path(arguments.folder).absolute(), found.trusted)
-    say_published(found)
-    return 0
-
-
-def _joined(folders: Sequence[str]) -> Proposal:
-    """Return the proposal that all folders are copies of, with the signatures of all."""
-    proposal = Proposal.read(Path(folders[0]))
-    for copy in folders[1:]:
-        proposal = proposal.joined(Proposal.read(Path(copy)))
-    return proposal
-
-
-def published_by(
-    before: Published | None, folders: Sequence[str], online: OnlineKeys, now: Any, valid: Valid
-) -> Published:
-    """Return what is published by the proposal in `folders`, copies of one; without any the timestamp is renewed."""
-    if folders:
-        return publish(before, _joined(folders), online, now, valid)
-    if before is None:
-        raise OperatorError("Nothing is published yet: name the folder of a proposal.")
-    return renewed(before, online, now, valid)
-
-
-def say_published(made: Published) -> None:
-    """Tell what is published now."""
-    print(f"Version {made.directory.version} is published, fresh until {rfc3339(made.use.fresh_until)}.")
-    print(f"Fingerprint that nodes pin: {made.fingerprint}")
-
-
-def _secret(path: str) -> SigningKey:
-    stored = read_key(Path(path))
-    if stored.use is not KeyUse.AUTHORITY:
-        raise OperatorError(f"The key is one for {stored.use}; `hotline directory new-key` makes one that signs here.")
-    return stored.key
-
-
-def _publics(paths: Sequence[str]) -> list[PublicKey]:
-    return [_public(path) for path in paths]
-
-
-def _public(path: str) -> PublicKey:
-    words = read_bounded(Path(path), _PUBLIC_BYTES_MAX, f"The public key {path}").split()
-    try:
-        if len(words) == 2 and words[0] == b"ed25519":  # noqa: PLR2004 - the algorithm and the key
-            return PublicKey(Algorithm.ED25519, base64.b64decode(words[1], validate=True))
-    except ValueError:
-        pass
-    raise OperatorError(f"{path} is not a public key as `hotline directory new-key` writes it.")
 
 
 def _until(context: Context, days: int) -> Any:

@@ -9,7 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
-from node.coordinator.cli.ceremonies import make_signer
+from node.coordinator.cli.signers import make_signer
 from node.coordinator.publisher import ROLE
 from node.coordinator.tables import metadata
 from node.errors import OperatorError
@@ -19,7 +19,8 @@ from node.platform.cli.given import flag, given
 from node.platform.database import DATABASE_ERRORS
 from node.platform.dbopening import open_database
 from node.platform.keyfiles import DESK_KEYS, NodeKeys, create_node_keys, descriptor_path, desk_descriptor, write_secret
-from node.settings import Settings, settings_from, write_settings
+from node.setting_files import write_settings
+from node.settings import Settings, settings_from
 
 _ONLINE: Final = ("snapshot", "timestamp")
 #: Options of `hotline init` that say something of a hotline alone; others are settings, whose role is checked.

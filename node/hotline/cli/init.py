@@ -21,8 +21,9 @@ from node.platform.cli.given import MASTER_VARIABLE, add_common_arguments, flag,
 from node.platform.database import Database
 from node.platform.fieldcrypto import MasterKey
 from node.platform.keyfiles import create_master_key, create_node_keys, descriptor, descriptor_path, write_secret
+from node.setting_files import write_settings
 from node.setting_rules import RULES
-from node.settings import COORDINATOR, ROLES, Settings, settings_from, write_settings
+from node.settings import COORDINATOR, ROLES, Settings, settings_from
 from protocol.codes import Delivery, NodeState
 from protocol.directory import DirectoryInvalid, NodeEntry
 from protocol.versions import SPOKEN

@@ -16,8 +16,9 @@ from node.platform.membership import Membership, Seen
 from node.platform.sources import make_source
 from node.platform.tls import open_peer_tls
 from node.platform.trust import InUse
+from node.setting_files import add_settings
 from node.setting_rules import check_fingerprint, check_sources
-from node.settings import Settings, add_settings
+from node.settings import Settings
 from protocol.codes import NodeState
 from protocol.keys import KeyUse
 
