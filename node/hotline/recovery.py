@@ -12,6 +12,7 @@ from uuid import UUID
 from node.errors import OperatorError
 from node.hotline.assembly import Node
 from node.hotline.domain.budgets import BudgetLimits, Rate
+from node.hotline.domain.comparison import Direction
 from node.hotline.domain.delivery import Problem
 from node.hotline.flows.receive import Offer, Receipt, Receiver
 from node.hotline.flows.reclaim import Reclaimer
@@ -19,11 +20,12 @@ from node.hotline.flows.replay import Replayer
 from node.hotline.flows.restart import Restarter
 from node.hotline.store import heads as heads_store
 from node.hotline.store import inbound, outbound, restored
+from node.platform.database import Transaction
 from node.platform.ids import new_id
 from protocol.codes import Delivery, NodeState
 from protocol.directory import Directory, NodeEntry
 from protocol.errors import ProtocolError
-from protocol.hello import Heads, Lost
+from protocol.hello import Heads, Held, Lost
 
 #: How long nothing may come from peers that only fetch, which call at least every half minute.
 WAIT_S = 120.0
@@ -55,17 +57,29 @@ class Visits:
         self._node = node
         self._reclaimer = reclaimer
         self._said: dict[str, Heads] = {}
+        #: How far each peer said that its stream was receipted, by its epochs. The most it ever said: it goes back to
+        #: what we have, and says so in its next hello, long before it has sent all of it again.
+        self._receipted: dict[str, dict[int, int]] = {}
+        self._refused: set[tuple[str, int]] = set()
         self._came = asyncio.Event()
         self.awaited = frozenset(awaited)
         self.taken = dict.fromkeys(awaited, 0)
 
     async def greeted(self, peer: str, theirs: Heads) -> Heads:
-        """Take how far a peer has both streams; returns how far we have them, and what of ours we lost."""
+        """Take how far a peer has both streams; returns how far we have them, and what of ours we lost.
+
+        Of the peer's we say how far a receipt that counts covers it: what we hold beyond comes again under the receipts
+        that it has had since (ADR 0021).
+        """
         self._said[peer] = theirs
+        most = self._receipted.setdefault(peer, {})
+        for one in theirs.written:
+            most[one.epoch] = max(one.receipted, most.get(one.epoch, 0))
         self._came.set()
         async with self._node.db.transaction("hello.read") as tx:
             ours = await heads_store.read_heads(tx, peer)
-        return replace(ours, lost=await self._lost(peer))
+            covered = tuple([await _covered(tx, peer, one) for one in ours.held])
+        return replace(ours, held=covered, lost=await self._lost(peer))
 
     async def brought(self, peer: str, epoch: int, first: int, body: bytes) -> int:
         """Take a batch of our own records; returns how far the peer's copy of this epoch is back then.
@@ -88,6 +102,18 @@ class Visits:
     def moved(self) -> None:
         """Something came of a peer's own stream."""
         self._came.set()
+
+    async def refused(self, peer: str, epoch: int, first: int) -> None:
+        """A batch of a peer's own stream that begins at `first` was refused.
+
+        Of records that are held already, the peer has not heard yet what its receipts are worth: they will be
+        delivered again, and are not waited for.
+        """
+        async with self._node.db.transaction("hello.read") as tx:
+            held = await inbound.held_size(tx, peer, epoch)
+        if first < held:
+            self._refused.add((peer, epoch))
+            self._came.set()
 
     async def complete(self, wait_s: float) -> dict[str, int]:
         """Wait until every peer has brought everything; returns how many records of its own each sent again.
@@ -116,8 +142,12 @@ class Visits:
         if said is None or await self._lost(peer):
             return False
         async with self._node.db.transaction("hello.read") as tx:
-            held = {one.epoch: one.size for one in (await heads_store.read_heads(tx, peer)).held}
-        return all(held.get(one.epoch, 0) >= one.receipted for one in said.written)
+            for epoch, receipted in self._receipted[peer].items():
+                repeated = (peer, epoch) not in self._refused
+                measure = inbound.covered_size if repeated else inbound.held_size
+                if await measure(tx, peer, epoch) < receipted:
+                    return False
+        return True
 
     async def _lost(self, peer: str) -> tuple[Lost, ...]:
         lost = []
@@ -128,6 +158,14 @@ class Visits:
                 if size < one.size:
                     lost.append(Lost(one.epoch, size))
         return tuple(lost)
+
+
+async def _covered(tx: Transaction, peer: str, held: Held) -> Held:
+    """Return how far a receipt that counts covers an epoch of a peer's that we hold."""
+    size = await inbound.covered_size(tx, peer, held.epoch)
+    if size >= held.size:
+        return held
+    return Held(held.epoch, size, await heads_store.own_root(tx, Direction.IN, peer, held.epoch, size))
 
 
 def without_limits(receiver: Receiver) -> Receiver:

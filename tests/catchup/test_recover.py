@@ -9,11 +9,14 @@ import pytest
 
 from node.__main__ import main
 from node.errors import OperatorError
+from node.hotline.assembly import Node
 from node.hotline.flows.reclaim import Reclaimer
 from node.hotline.recovery import Recovered, Visits, recover
 from node.hotline.serve import recovery_door
+from node.hotline.store.heads import read_heads
 from node.setting_files import write_settings
 from protocol.batch import RETURNED_BYTES_MAX, decode_batch
+from protocol.merkle import Edge
 from tests.catchup.copies import as_batch, copied, receipts_agree, standing_still
 from tests.hotline.network import ILLEGAL, Station, eventually, station
 from tests.moves.chain import accounted_for
@@ -204,6 +207,53 @@ async def test_a_peer_that_only_fetches_brings_what_was_lost(world: World) -> No
             await feed.check(fr, behind)
 
 
+def _reclaimer(still: Node) -> Reclaimer:
+    return Reclaimer(
+        still.settings.node_id,
+        still.db,
+        still.store.vault,
+        still.judge,
+        still.greeter.pool,
+        still.catchup.fetch_own,
+        still.clock.now,
+    )
+
+
+async def test_a_recovering_node_waits_for_what_is_held_without_a_receipt_that_counts(world: World) -> None:
+    feed = Feed()
+    fr, nl = world.nodes
+    fr.entry["delivery"] = "pull"
+    world.sign_directory()
+    await world.create_field_keys()
+    async with station(fr) as behind, station(nl) as one:
+        await feed.hand_in(behind, one, 1)
+        await feed.settled(behind, one)
+        # What both write, wrote and hold when all is said.
+        await eventually(lambda: receipts_agree(behind, one))
+        async with behind.node.db.transaction("test.read") as tx:
+            said = await read_heads(tx, nl.id)
+    async with standing_still(nl) as still:
+        visits = Visits(still, _reclaimer(still), {fr.id})
+        ours = await visits.greeted(fr.id, said)
+        assert [one.size for one in ours.held] == [one.receipted for one in said.written]
+        await visits.complete(0.1)
+        async with still.db.transaction("test.spoil") as tx:
+            await tx.execute("UPDATE inbound_batches SET worthless = true")
+        ours = await visits.greeted(fr.id, said)
+        assert [(one.size, one.root) for one in ours.held] == [(0, Edge.EMPTY.root())]
+        # It has gone back to what we have, and says so: that is not all that it has to send.
+        back = replace(said, written=tuple(replace(one, receipted=0) for one in said.written))
+        await visits.greeted(fr.id, back)
+        with pytest.raises(OperatorError, match=fr.id):
+            await visits.complete(0.1)
+        # It does not know better, and will be told later.
+        await visits.refused(fr.id, 1, said.written[0].receipted)
+        with pytest.raises(OperatorError, match=fr.id):
+            await visits.complete(0.1)
+        await visits.refused(fr.id, 1, 0)
+        assert await visits.complete(0.1) == {fr.id: 0}
+
+
 async def test_a_recovering_node_takes_only_what_it_signed_from_whom_it_waits_for(world: World) -> None:
     feed = Feed()
     nl = world.nodes[1]
@@ -219,16 +269,7 @@ async def test_a_recovering_node_takes_only_what_it_signed_from_whom_it_waits_fo
     end = len(decode_batch(body, bytes_max=RETURNED_BYTES_MAX)[1])
     path = f"/peer/v1/outbox/{older.id}/1/"
     async with aiohttp.ClientSession() as session, standing_still(older) as still:
-        reclaimer = Reclaimer(
-            older.id,
-            still.db,
-            still.store.vault,
-            still.judge,
-            still.greeter.pool,
-            still.catchup.fetch_own,
-            still.clock.now,
-        )
-        peer, visits = PeerSimulator(nl, older, session), Visits(still, reclaimer, {nl.id})
+        peer, visits = PeerSimulator(nl, older, session), Visits(still, _reclaimer(still), {nl.id})
 
         async def answer(path: str, body: bytes) -> tuple[int, str | None]:
             answered = await peer.call("PUT", path, body, before=as_batch)

@@ -12,6 +12,7 @@ from node.hotline.cli.rotating import announce, replace_stolen, switch
 from node.hotline.domain.delivery import BatchAnswer, Problem
 from node.hotline.gateways.peers import PeerGateway
 from node.hotline.recovery import recover
+from node.hotline.serve import recovery_door
 from node.platform.keyfiles import descriptor_path
 from protocol.directory import Directory
 from protocol.evidence import verify_evidence
@@ -287,11 +288,19 @@ async def test_receipts_of_a_peer_that_is_left_out_of_the_directory_keep_their_w
         await accounted_for([fr, nl])
 
 
-async def test_a_node_on_a_backup_of_before_the_news_takes_the_renewed_receipts(world: World) -> None:
-    """The backup holds the records under receipts that count no more; the sender has had others since."""
-    await world.create_field_keys()
+@pytest.mark.parametrize("delivery", ["push", "pull"])
+async def test_a_node_on_a_backup_of_before_the_news_takes_the_renewed_receipts(world: World, delivery: str) -> None:
+    """The backup holds the records under receipts that count no more; the sender has had others since.
+
+    One that cannot be called hears at the door of the node that recovers how far that is covered, and not what it has.
+    """
     fr_node, nl_node = world.nodes
-    async with station(fr_node) as fr:
+    fr_node.entry["delivery"] = delivery
+    if delivery == "pull":
+        fr_node.entry["base_url"] = f"http://127.0.0.1:{free_port()}"
+    world.sign_directory()
+    await world.create_field_keys()
+    async with station(fr_node, peer_timeout_s=2.0, backoff_cap_s=0.2) as fr:
         async with station(nl_node) as nl:
             moment = fr.clock.now().replace(microsecond=0)
             items = [await report(fr, "1")]
@@ -306,9 +315,9 @@ async def test_a_node_on_a_backup_of_before_the_news_takes_the_renewed_receipts(
             await eventually(lambda: receipts_agree(fr, nl))
         before = await receipts(fr)
         async with standing_still(older) as still:
-            await recover(still, frozenset())
+            await recover(still, frozenset(), recovery_door(still), wait_s=30.0)
         async with station(older) as nl:
-            await eventually(lambda: receipts_agree(fr, nl))
+            await eventually(lambda: receipts_agree(fr, nl), limit_s=40)
             assert await receipts(fr) == before
             for item in items:
                 await arrived(nl, item, "assigned")

@@ -99,7 +99,11 @@ class RecoveryApi:
             first = path_number(call, "first", low=0, high=TREE_SIZE_MAX)
             keyid, nonce = came.verified.keyid, came.verified.nonce
             offer = Offer(came.peer, keyid, nonce, call.parameters["iss"], epoch, first, came.body)
-            receipt = await self.peers.receiver.receive(offer, self.peers.directory())
+            try:
+                receipt = await self.peers.receiver.receive(offer, self.peers.directory())
+            except ProtocolError:
+                await self.visits.refused(came.peer, epoch, first)
+                raise
         self.visits.moved()
         return note_answer(receipt.note, credit=receipt.credit)
 
