@@ -14,6 +14,7 @@ from node.hotline.gateways.peers import PeerGateway
 from node.hotline.recovery import recover
 from node.hotline.serve import recovery_door
 from node.platform.keyfiles import descriptor_path
+from node.platform.membership import Membership
 from protocol.directory import Directory
 from protocol.evidence import verify_evidence
 from protocol.keys import KeyUse, SignatureInvalid
@@ -244,6 +245,41 @@ async def test_a_transfer_proves_its_item_by_the_new_receipt(three: World) -> No
         record = parse_record(de.node.store.vault.open_record("inbox", row["stream"], row["idx"], row["record_enc"]))
         assert isinstance(record.body, TransferBody)
         assert verify_evidence(record.body.original.encode(), de.node.directory()).item == str(item)
+        await accounted_for([fr, nl, de])
+
+
+async def test_a_transfer_that_was_refused_for_an_old_proof_goes_again(
+    three: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Germany has heard of the French keys, who hands the item on has not: it comes back, and goes a while later."""
+    world = three
+    await world.create_field_keys()
+    fr_node, nl_node, de_node = world.nodes
+    async with station(fr_node) as fr, station(nl_node) as nl, station(de_node) as de:
+        moment = later(fr, nl, de)
+        item = await report(fr, "1")
+        await told(fr, 1)
+        retired(fr_node, [KeyUse.STREAM], moment)
+
+        async def hears_nothing(_self: Membership) -> bool:
+            return False
+
+        with monkeypatch.context() as deaf:
+            deaf.setattr(Membership, "refresh_if_due", hears_nothing)
+            await heard(world, de)
+            await move(nl, item, ip=ADDRESS["DE"])
+            await arrived(nl, item, "assigned")
+
+            async def refused() -> bool:
+                return bool((await nl.item(item))["reason"] == "handling-violation")
+
+            await eventually(refused)
+        await heard(world, fr, nl)
+        await eventually(lambda: receipts_agree(fr, nl))
+        nl.clock.ahead_s += 61
+        await nl.node.moving.orphans.run(nl.node.directory())
+        await arrived(de, item, "assigned")
+        await arrived(nl, item, "transferred")
         await accounted_for([fr, nl, de])
 
 

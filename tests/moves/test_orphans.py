@@ -7,6 +7,7 @@ import pytest
 
 from node.hotline.jobs import Jobs
 from node.hotline.rounds import Rounds
+from node.hotline.store import outbound
 from protocol.codes import StatusKind, WithdrawalReason
 from protocol.record import parse_record
 from protocol.steps import StatusBody
@@ -133,6 +134,35 @@ async def test_what_a_suspended_hotline_did_not_take_goes_another_way(world: Wor
         assert await nl.value(kept + "AND date_trunc('milliseconds', f.since) = $2", told.attempts, told.since) == 1
         assert told.attempts is not None
         assert told.attempts >= 1
+
+
+async def test_what_is_refused_goes_again_after_a_while_and_not_for_ever(world: World) -> None:
+    """Refused by a hotline that is not there: what it would answer is noted as if it had."""
+    fr_node, nl_node, _, _ = world.nodes
+    await world.create_field_keys()
+    async with station(fr_node) as fr, station(nl_node) as nl:
+        item = await reported(fr, nl, "NL")
+        await move(nl, item, ip=ADDRESS["DE"])
+        await arrived(nl, item, "leaving")
+        transfers = "SELECT count(*) FROM outbox WHERE type = 'transfer'"
+        waits_min = [1, 4, 16, 64]
+        for refusals, wait_min in enumerate([*waits_min, 7 * 24 * 60], start=1):
+            assert await nl.value(transfers) == refusals
+            async with nl.node.db.transaction("test.refuse") as tx:
+                place = await tx.row("SELECT out_stream, out_idx FROM custody WHERE item_id = $1", item)
+                assert place is not None
+                said = (place["out_idx"], "handling-violation", "the proof fails at step 5")
+                await outbound.refuse(tx, place["out_stream"], [said], nl.clock.now())
+            row = await nl.item(item)
+            assert (row["state"], row["reason"], row["assigned_node"]) == ("assigned", "handling-violation", nl_node.id)
+            await nl.node.moving.orphans.run(nl.node.directory())
+            nl.clock.ahead_s += wait_min * 60 - 20
+            await nl.node.moving.orphans.run(nl.node.directory())
+            assert await nl.value(transfers) == refusals
+            nl.clock.ahead_s += 21
+            await nl.node.moving.orphans.run(nl.node.directory())
+            expected = "leaving" if refusals <= len(waits_min) else "assigned"
+            assert (await nl.item(item))["state"] == expected
 
 
 async def test_what_nobody_else_may_take_stays_here(world: World) -> None:

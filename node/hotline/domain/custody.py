@@ -5,6 +5,7 @@ Never two custodians: who decides here has the item, and gives it to one other o
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 
 from node.hotline.domain.routing import Keep, Route, Send
 from protocol.codes import TransferReason
@@ -64,6 +65,23 @@ def fate(route: Route, trail: Sequence[Custody], station: Custody, reason: Trans
     if code is not None and (code != "same-evidence" or reason in FOUND_ELSEWHERE):
         return Contest(code, route.node_id, whole)
     return HandOn(route.node_id, route.assigned_country, reason, whole)
+
+
+#: So often one hotline may refuse an item that is its by the directory; then a person has to look.
+REFUSALS_MAX = 5
+_FIRST_WAIT = timedelta(minutes=1)
+_WAITS_GROW = 4
+
+
+def may_go_again(refusals: int, last: datetime | None, now: datetime) -> bool:
+    """Tell whether an item is given once more to a hotline that refused it `refusals` times, at `last` lastly.
+
+    Its proof, or the directory of one of the two, may have been too old: that mends itself in minutes, and each wait is
+    four times the one before.
+    """
+    if not refusals or last is None:
+        return True
+    return refusals < REFUSALS_MAX and now >= last + _FIRST_WAIT * _WAITS_GROW ** (refusals - 1)
 
 
 def newer(known: Sequence[Custody], told: Sequence[Custody], *, later: bool) -> bool:

@@ -360,6 +360,18 @@ async def failed_at(tx: Transaction, item_id: UUID) -> frozenset[str]:
     return frozenset(row["node"] for row in rows)
 
 
+async def refusals(tx: Transaction, item_id: UUID, node: str) -> tuple[int, datetime | None]:
+    """Return how often a node refused a transfer of the item, and when it did last."""
+    row = await tx.row(
+        "SELECT count(*) AS refusals, max(r.refused_at) AS last FROM outbox o "
+        "JOIN outbound_streams s ON s.id = o.stream JOIN outbox_refusals r ON r.stream = o.stream AND r.idx = o.idx "
+        "WHERE o.item_id = $1 AND o.type = 'transfer' AND s.peer = $2",
+        item_id,
+        node,
+    )
+    return (0, None) if row is None else (row["refusals"], row["last"])
+
+
 async def orphans(
     tx: Transaction, own: Sequence[str], among: Sequence[str] | None, after: UUID | None, limit: int
 ) -> list[Row]:

@@ -1,11 +1,14 @@
-"""Lets items that this hotline holds for a country without a hotline go there once it has one. Looks up no location."""
+"""Lets items that this hotline holds for another country go to its hotline, once it has one. Looks up no location.
+
+So an item whose transfer was refused goes again, with a proof that is made anew: not at once, and not for ever.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from node.hotline.domain.custody import HandOn, fate
+from node.hotline.domain.custody import HandOn, fate, may_go_again
 from node.hotline.domain.lifecycle import Event, State, next_state
 from node.hotline.domain.routing import HOSTING_COUNTRY, Route, Send, competent, countries_elsewhere
 from node.hotline.flows.transfer.relay import Relay
@@ -50,7 +53,7 @@ class Orphans:
             proofs = Proofs(tx, self.relay.vault)
             for row in rows:
                 route = await self._route(tx, directory, row)
-                if isinstance(route, Send):
+                if isinstance(route, Send) and may_go_again(*await self._refusals(tx, row, route), now):
                     await self._go(tx, proofs, row, route, now)
         return len(rows), rows[-1]["id"] if rows else None
 
@@ -61,6 +64,9 @@ class Orphans:
         if not isinstance(route, Send):
             return route
         return competent(directory, country, case_id, own, await custody.failed_at(tx, row["id"]))
+
+    async def _refusals(self, tx: Transaction, row: Row, route: Send) -> tuple[int, datetime | None]:
+        return await custody.refusals(tx, row["id"], route.node_id)
 
     async def _go(self, tx: Transaction, proofs: Proofs, row: Row, route: Send, now: datetime) -> None:
         if row["received_stream"] is None:
