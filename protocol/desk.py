@@ -68,8 +68,11 @@ class Statement(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     at: datetime
 
 
-class Ruling(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What the desk decided: whose the item is, and where it counts as hosted."""
+class Ruling(msgspec.Struct, frozen=True, kw_only=True):
+    """What the desk decided: whose the item is, and where it counts as hosted.
+
+    It is the desk's own signed word, kept and handed on as it was signed: members not known here are passed over.
+    """
 
     v: int = VERSION
     desk: str
@@ -200,8 +203,11 @@ def log_name(desk: str, dispute: str) -> str:
 
 
 def read_ruling(raw: bytes) -> Ruling:
-    """Return what a ruling says, its signatures not looked at; raises ProtocolError `malformed`, `schema-invalid`."""
-    return _ruled(_opened(raw))
+    """Return what a ruling says that was signed before, perhaps by a newer version; its signatures are not looked at.
+
+    Raises ProtocolError `too-large`, `malformed`, or `schema-invalid` as `read_statement` does.
+    """
+    return typed(loads(_opened(raw).extra or b""), Ruling)
 
 
 def open_ruling(raw: bytes, directory: Directory) -> Ruling:

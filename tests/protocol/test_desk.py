@@ -83,6 +83,23 @@ def test_the_longest_names_leave_room() -> None:
     assert len(sign_ruling(longest, KEYS)) < RULING_BYTES_MAX
 
 
+def test_a_ruling_of_a_later_version_is_followed_and_keeps_its_bytes() -> None:
+    """1.x may add optional members (PROTOCOL section 12); whoever is not the desk still cannot change one."""
+    said = json.loads(parse_tlog_proof(sign_ruling(RULING, KEYS)).extra or b"")
+    raw = json.dumps({**said, "later": {"why": [1, "évidence"]}}, ensure_ascii=False).encode()
+    root = Edge.EMPTY.extend([leaf_hash(raw)]).root()
+    note = sign_checkpoint(Checkpoint(log_name(DESK, RULING.dispute), 1, root), KEYS, now_s=int(NOW.timestamp()))
+    signed = TlogProof(0, (), note, raw).to_bytes()
+    assert open_ruling(signed, network()) == read_ruling(signed) == RULING
+    assert parse_tlog_proof(signed).extra == raw
+    changed = TlogProof(0, (), note, raw.replace(b"later", b"other")).to_bytes()
+    assert refusal(changed, network()) == "handling-violation"
+    newer = TlogProof(0, (), note, json.dumps({**said, "v": 2}).encode()).to_bytes()
+    assert refusal(newer, network()) == "schema-invalid"
+    # Who signed it reads it.
+    assert read_ruling(newer).custodian == RULING.custodian
+
+
 def replace_in(ruling: Ruling, **changes: Any) -> Ruling:
     return msgspec.structs.replace(ruling, **changes)
 
