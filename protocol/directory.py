@@ -247,6 +247,10 @@ class Directory:
         entry = self.entry(node)
         return () if entry is None else (key for key in entry.keys if key.use is use)
 
+    def left(self) -> frozenset[str]:
+        """Return the nodes that have left the network, which nothing is sent to any more."""
+        return frozenset(node.id for node in self.nodes.values() if node.state is NodeState.LEFT)
+
     def entry(self, node: str) -> NodeEntry | DeskEntry | None:
         """Return the node, or the desk, of this id."""
         found = self.nodes.get(node)

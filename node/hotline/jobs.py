@@ -299,9 +299,26 @@ class Jobs:
             await node.rerouter.run()
             await self._orphans()
             await self._fallback()
+            await self._tell_given_up()
             self._to_reroute = False
         await asyncio.to_thread(node.locator.refresh)
         await asyncio.to_thread(node.tls.look, node.log)
+
+    async def _tell_given_up(self) -> None:
+        """Say what is never sent, since who was to have it has left."""
+        node = self._node
+        left = node.directory().left()
+        if not left:
+            return
+        async with node.db.transaction("deliver.read") as tx:
+            rows = await outbound.given_up(tx, left)
+        for row in rows:
+            node.log.warning(
+                "a hotline has left, and what it did not receipt is given up",
+                action="deliver.given-up",
+                peer=row["peer"],
+                records=row["records"],
+            )
 
     def _tell_freshness(self) -> None:
         """Say it when the directory's state changes, and every hour for as long as it is bad."""
@@ -324,7 +341,7 @@ class Jobs:
         node = self._node
         now = node.clock.now()
         async with node.db.transaction("gauges.read") as tx:
-            depths = await items.queue_depths(tx)
+            depths = await items.queue_depths(tx, node.directory().left())
             met = await contacts.contacts(tx)
             differing = await heads.differences(tx)
             refusals = await desk.refusals(tx)

@@ -13,7 +13,7 @@ from node.coordinator.store import ever_listed
 from node.coordinator.tables import metadata
 from node.errors import OperatorError
 from node.hotline.api.health import warnings_of
-from node.hotline.cli.status import _directory
+from node.hotline.cli.status import _directory, _in_use
 from node.hotline.jobs import Jobs
 from node.hotline.rounds import Rounds
 from node.platform import migrate
@@ -174,8 +174,9 @@ async def test_a_suspension_spreads_while_the_coordinator_is_away(authority: Aut
 async def _says(one: Station, state: Freshness) -> None:
     """Status, health and metrics of a node all tell this state, and the warning that goes with it."""
     told: list[str] = []
-    shown = _directory(one.node.settings, one.clock.now(), told)
-    assert shown is not None
+    use = _in_use(one.node.settings, told)
+    assert use is not None
+    shown = _directory(use, one.node.settings, one.clock.now(), told)
     assert shown["state"] == state.value
     assert FRESHNESS_WARNINGS[state] in told
     assert FRESHNESS_WARNINGS[state] in warnings_of(one.node)

@@ -1,6 +1,9 @@
 """Countries without a hotline, hotlines that are gone or never answer: the item goes another way, to one alone."""
 
+import io
+import json
 from datetime import timedelta
+from functools import partial
 from uuid import UUID
 
 import pytest
@@ -8,6 +11,9 @@ import pytest
 from node.hotline.jobs import Jobs
 from node.hotline.rounds import Rounds
 from node.hotline.store import outbound
+from node.hotline.store.items import queue_depths
+from node.hotline.store.status import read_status
+from node.platform.telemetry import make_logger
 from protocol.codes import StatusKind, WithdrawalReason
 from protocol.record import parse_record
 from protocol.steps import StatusBody
@@ -165,10 +171,16 @@ async def test_what_is_refused_goes_again_after_a_while_and_not_for_ever(world: 
             assert (await nl.item(item))["state"] == expected
 
 
+async def _delivered(at: Station, left: frozenset[str]) -> bool:
+    async with at.node.db.transaction("test.read") as tx:
+        return not (await queue_depths(tx, left))["deliver"]
+
+
 async def test_what_nobody_else_may_take_stays_here(world: World) -> None:
     fr_node, nl_node, de_node, _ = world.nodes
     await world.create_field_keys()
-    async with station(fr_node) as fr, station(nl_node) as nl:
+    lines = io.StringIO()
+    async with station(fr_node) as fr, station(nl_node, log=make_logger("warning", "json", lines)) as nl:
         item = await reported(fr, nl, "NL")
         await move(nl, item, ip=ADDRESS["DE"])
         await arrived(nl, item, "leaving")
@@ -179,6 +191,24 @@ async def test_what_nobody_else_may_take_stays_here(world: World) -> None:
         row = await nl.item(item)
         assert (row["state"], row["reason"], row["assigned_node"]) == ("assigned", "no-competent-hotline", nl_node.id)
         assert await custodians([fr, nl], item) == ["NL"]
+        # The transfer and what takes it back wait for nobody, and that is told.
+        left = nl.node.directory().left()
+        assert left == {de_node.id}
+        await eventually(partial(_delivered, nl, left))
+        async with nl.node.db.transaction("test.read") as tx:
+            depths = await queue_depths(tx, left)
+            (given_up,) = await outbound.given_up(tx, left)
+            assert (depths["deliver"], depths["given_up"]) == (0, 2)
+            assert (given_up["peer"], given_up["records"]) == (de_node.id, 2)
+            assert (await queue_depths(tx))["deliver"] == 2
+            assert (await read_status(tx, nl.clock.now(), left))["queues"] == depths
+        jobs = Jobs(nl.node, Rounds(nl.node))
+        await jobs._gauges()
+        assert 'hotline_queue_depth{queue="given_up"} 2.0' in nl.node.metrics.render().decode()
+        lines.truncate(lines.seek(0))
+        await jobs._tell_given_up()
+        (line,) = [json.loads(line) for line in lines.getvalue().splitlines() if "deliver.given-up" in line]
+        assert (line["peer"], line["records"], line["level"]) == (de_node.id, 2, "warning")
         # It comes back, reads the transfer and behind it that it was taken back, and has nothing.
         async with station(de_node) as de:
             de_node.entry["state"] = "active"

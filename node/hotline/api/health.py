@@ -237,7 +237,7 @@ class HealthApi:
         now, use = self.node.clock.now(), self.node.membership.in_use()
         directory = use.directory
         async with self.node.db.transaction("status.read") as tx:
-            status = await read_status(tx, now)
+            status = await read_status(tx, now, directory.left())
         status["directory"] = DirectoryOut(
             directory.version,
             rfc3339(directory.issued_at),

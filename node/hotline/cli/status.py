@@ -16,7 +16,7 @@ from node.hotline.store.status import read_status
 from node.platform.cli.command import Context
 from node.platform.cli.table import duration, show_table
 from node.platform.membership import FRESHNESS_WARNINGS, expiry_warnings, own_warnings, read_directory
-from node.platform.trust import Freshness
+from node.platform.trust import Freshness, InUse
 from node.settings import Settings
 
 _QUEUES: Final[Mapping[str, str]] = {
@@ -25,6 +25,7 @@ _QUEUES: Final[Mapping[str, str]] = {
     "origin_lookup": "behind a proxy, origin to be asked for",
     "dispatch": "cleared to leave, to be routed",
     "deliver": "records without a receipt yet",
+    "given_up": "records for hotlines that have left",
     "apply": "records received, not read yet",
     "assigned": "received, waiting for our qualification",
     "move": "to be located anew",
@@ -57,12 +58,13 @@ def run(arguments: Namespace, context: Context) -> int:
 
 async def _read(context: Context) -> dict[str, Any]:
     now = context.clock.now()
+    warnings: list[str] = []
     async with opened_store(context) as store:
         settings = store.settings
+        use = _in_use(settings, warnings)
         async with store.db.transaction("status.read") as tx:
-            stored = await read_status(tx, now)
-    warnings: list[str] = []
-    directory = _directory(settings, now, warnings)
+            stored = await read_status(tx, now, () if use is None else use.directory.left())
+    directory = None if use is None else _directory(use, settings, now, warnings)
     databases = await read_databases(settings, context, warnings)
     if stored["equivocations"]:
         warnings.append(f"{stored['equivocations']} proofs that a peer told two stories are stored")
@@ -82,16 +84,20 @@ async def _read(context: Context) -> dict[str, Any]:
     }
 
 
-def _directory(settings: Settings, now: datetime, warnings: list[str]) -> dict[str, Any] | None:
-    """Return version, age and freshness of the directory as it is trusted; None, and a warning, without one."""
+def _in_use(settings: Settings, warnings: list[str]) -> InUse | None:
+    """Return the directory as it is trusted; None, and a warning, without one."""
     if not settings.directory_root:
         warnings.append("Setting directory_root is not set: no directory can be trusted; `hotline join` sets it")
         return None
     try:
-        use = read_directory(settings.directory_dir, settings.directory_root)
+        return read_directory(settings.directory_dir, settings.directory_root)
     except OperatorError as error:
         warnings.append(error.sentence.rstrip("."))
         return None
+
+
+def _directory(use: InUse, settings: Settings, now: datetime, warnings: list[str]) -> dict[str, Any]:
+    """Return version, age and freshness of the directory, and add what is wrong with it to `warnings`."""
     directory, freshness = use.directory, use.freshness(now)
     warnings += own_warnings(directory, settings.node_id, settings.base_url)
     warnings += expiry_warnings(use, now)

@@ -1,6 +1,6 @@
 """Reads and moves items: the queue for location, verdicts, qualifications, routes, and what people ask to see."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -244,8 +244,11 @@ async def counts(tx: Transaction) -> list[Row]:
     )
 
 
-async def queue_depths(tx: Transaction) -> dict[str, int]:
-    """Return how many items wait in each queue."""
+async def queue_depths(tx: Transaction, left: Collection[str] = ()) -> dict[str, int]:
+    """Return how many items or records wait in each queue.
+
+    `left` are the hotlines that have left the network: what was written to them does not wait, it is `given_up`.
+    """
     row = await tx.row(
         "SELECT (SELECT count(*) FROM location_queue) AS locate, "
         "(SELECT count(*) FROM items WHERE state = 'ready') AS dispatch, "
@@ -258,9 +261,12 @@ async def queue_depths(tx: Transaction) -> dict[str, int]:
         "(SELECT count(*) FROM items WHERE state IN ('assigned', 'kept') AND hosting_country <> assigned_country) "
         "AS orphaned, "
         "(SELECT coalesce(sum(s.next_index - c.acked_size), 0)::bigint FROM outbound_streams s "
-        "JOIN delivery_cursors c ON c.stream = s.id) AS deliver, "
+        "JOIN delivery_cursors c ON c.stream = s.id WHERE s.peer <> ALL($1)) AS deliver, "
+        "(SELECT coalesce(sum(s.next_index - c.acked_size), 0)::bigint FROM outbound_streams s "
+        "JOIN delivery_cursors c ON c.stream = s.id WHERE s.peer = ANY($1)) AS given_up, "
         "(SELECT coalesce(sum(s.size - c.applied), 0)::bigint FROM inbound_streams s "
-        "JOIN apply_cursors c ON c.stream = s.id) AS apply"
+        "JOIN apply_cursors c ON c.stream = s.id) AS apply",
+        list(left),
     )
     values: dict[str, Any] = dict(row or {})
     return {name: int(depth) for name, depth in values.items()}

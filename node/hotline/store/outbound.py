@@ -1,6 +1,6 @@
 """What we say to peers: outbound streams, their records, cursors and receipts. Decides nothing."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
@@ -157,6 +157,16 @@ async def peers_with_backlog(tx: Transaction) -> list[str]:
         "WHERE s.next_index > c.acked_size ORDER BY s.peer"
     )
     return [row["peer"] for row in rows]
+
+
+async def given_up(tx: Transaction, left: Collection[str]) -> list[Row]:
+    """Return, by `peer` of `left`, how many `records` were written to a hotline that has left and did not receipt."""
+    return await tx.fetch(
+        "SELECT s.peer, sum(s.next_index - c.acked_size)::bigint AS records FROM outbound_streams s "
+        "JOIN delivery_cursors c ON c.stream = s.id WHERE s.peer = ANY($1) AND s.next_index > c.acked_size "
+        "GROUP BY s.peer ORDER BY s.peer",
+        list(left),
+    )
 
 
 async def read(tx: Transaction, stream: int, first: int, records_max: int, bytes_max: int) -> list[StoredRecord]:

@@ -1,5 +1,6 @@
 """Reads what an operator asks of a node: queues, streams, peers. Counts and ids, never content."""
 
+from collections.abc import Collection
 from datetime import datetime
 from typing import Any
 
@@ -8,10 +9,13 @@ from node.hotline.store.heads import difference_sentence
 from node.platform.database import Transaction
 
 
-async def read_status(tx: Transaction, now: datetime) -> dict[str, Any]:
-    """Return queues, items by state and country, streams both ways and contact with each peer, ready for JSON."""
+async def read_status(tx: Transaction, now: datetime, left: Collection[str] = ()) -> dict[str, Any]:
+    """Return queues, items by state and country, streams both ways and contact with each peer, ready for JSON.
+
+    `left` are the hotlines that have left the network: what was written to them waits for nothing.
+    """
     return {
-        "queues": await items.queue_depths(tx),
+        "queues": await items.queue_depths(tx, left),
         "items": [dict(row) for row in await items.counts(tx)],
         "streams_out": [dict(row) for row in await tx.fetch(_STREAMS_OUT)],
         "streams_in": [dict(row) for row in await tx.fetch(_STREAMS_IN)],
