@@ -11,7 +11,7 @@ from geo.mmdb import AGE_WARNING_DAYS
 from node.platform.apikeys import Role
 from tests.api.door import CANARY, Door, database_gone, open_door
 from tests.geo.mmdb_files import write_country
-from tests.hotline.network import eventually
+from tests.hotline.network import eventually, heard_of
 from tests.world import ADDRESS, World
 
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-")
@@ -78,7 +78,7 @@ async def test_a_directory_file_that_is_not_taken_is_a_warning(door: Door, world
     assert (told["status"], len(told["warnings"])) == ("degraded", 1)
     assert "directory" in told["warnings"][0]
     world.sign_directory()
-    assert await door.node.membership.refresh()
+    await heard_of(door.node, world.version)
     assert (await door.ask("GET", "/healthz", role=None)).json()["status"] == "ok"
 
 

@@ -22,7 +22,7 @@ from protocol.receipt import open_receipt
 from protocol.record import parse_record
 from protocol.steps import TransferBody
 from tests.catchup.copies import copied, receipts_agree, standing_still
-from tests.hotline.network import ILLEGAL, Station, eventually, station
+from tests.hotline.network import ILLEGAL, Station, eventually, heard_of, station
 from tests.hotline.test_exchange import told
 from tests.moves.chain import accounted_for, arrived, move
 from tests.world import ADDRESS, TestNode, World, free_port
@@ -54,7 +54,7 @@ async def heard(world: World, *stations: Station) -> None:
     """Publish the directory, and let these nodes hear of it."""
     world.sign_directory()
     for one in stations:
-        assert await one.node.membership.refresh(), one.node.membership.problem
+        await heard_of(one.node, world.version)
         await one.node.judge.run()
 
 
@@ -177,7 +177,7 @@ async def test_the_receiver_may_hear_first(world: World) -> None:
             return bool(await fr.value("SELECT count(*) FROM peers WHERE last_problem = 'bad-receipt'"))
 
         await eventually(not_believed)
-        assert await fr.node.membership.refresh()
+        await heard_of(fr.node, world.version)
         await fr.node.judge.run()
         await told(fr, 2)
         await eventually(lambda: receipts_agree(fr, nl))
@@ -234,7 +234,7 @@ async def test_a_transfer_proves_its_item_by_the_new_receipt(three: World) -> No
 
         await eventually(waits)
         assert (await nl.item(item))["state"] == "assigned"
-        assert await fr.node.membership.refresh()
+        await heard_of(fr.node, world.version)
         await fr.node.judge.run()
         await eventually(lambda: receipts_agree(fr, nl))
         await nl.value("UPDATE relocations SET due_at = now() - interval '1 hour' RETURNING true")
@@ -291,8 +291,8 @@ async def test_one_directory_is_judged_by_once(world: World) -> None:
         await told(fr, 1)
         retired(world.nodes[0], [KeyUse.STREAM], moment)
         world.sign_directory()
-        assert await fr.node.membership.refresh()
-        assert await fr.node.judge.run() == 1
+        await heard_of(fr.node, world.version)
+        await fr.node.judge.run()
         assert (
             await fr.value("SELECT acked_size FROM delivery_cursors WHERE stream = (SELECT stream FROM receipts)") == 0
         )

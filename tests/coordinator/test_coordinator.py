@@ -24,7 +24,7 @@ from node.platform.telemetry import make_logger
 from node.platform.trust import Freshness
 from node.settings import settings_from
 from tests.coordinator.conftest import Authority, coordinating, joined
-from tests.hotline.network import ILLEGAL, Station, SteppedClock, eventually, station
+from tests.hotline.network import ILLEGAL, Station, SteppedClock, eventually, heard_of, station
 from tests.world import ADDRESS, World
 
 
@@ -158,7 +158,7 @@ async def test_a_suspension_spreads_while_the_coordinator_is_away(authority: Aut
             dutch = await stack.enter_async_context(station(nl))
             world.nodes[2].entry["state"] = "suspended"
             await publisher.publish(authority.propose(world.nodes))
-            assert await french.node.membership.refresh()
+            await heard_of(french.node, 2)
         assert (french.node.directory().version, dutch.node.directory().version) == (2, 1)
         # A report goes to the Dutch node; the call tells it of the newer directory, the French mirror gives it.
         await french.report(f"http://{ADDRESS['NL']}/x", qualification=ILLEGAL)
@@ -244,7 +244,7 @@ async def test_a_node_whose_folder_was_set_back_takes_no_older_directory(authori
         async with station(fr) as french:
             shutil.copytree(folder, copy)
             await publisher.publish(authority.propose(world.nodes))
-            assert await french.node.membership.refresh()
+            await heard_of(french.node, 2)
     shutil.rmtree(folder)
     shutil.copytree(copy, folder)
     with pytest.raises(OperatorError, match="version 2 was trusted before: an older directory is refused"):

@@ -25,7 +25,7 @@ from protocol.codes import Action, Classification
 from protocol.keys import KeyUse
 from protocol.note import parse_note
 from tests.coordinator.conftest import Authority, coordinating, joined
-from tests.hotline.network import ILLEGAL, Station, eventually, station
+from tests.hotline.network import ILLEGAL, Station, eventually, heard_of, station
 from tests.hotline.test_exchange import told
 from tests.moves.chain import arrived, custodians, knows
 from tests.peers.simulator import PeerSimulator
@@ -47,9 +47,9 @@ class Net:
 
     async def publish(self, **routing: object) -> None:
         """Publish the directory as the entries say it now, and let the nodes hear of it."""
-        await self.publisher.publish(self.authority.propose(self.world.nodes, **routing))
+        made = await self.publisher.publish(self.authority.propose(self.world.nodes, **routing))
         for one in (self.fr, self.nl):
-            assert await one.node.membership.refresh(), one.node.membership.problem
+            await heard_of(one.node, made.directory.version)
 
     async def report(self, country: str = "NL") -> UUID:
         self.sent += 1
@@ -226,8 +226,8 @@ async def test_a_node_moves_to_another_address(authority: Authority, world: Worl
             nl.settings = replace(nl.settings, base_url=url, listen_peer=listen)
             nl.entry["base_url"] = url
             # Published first, restarted later: what is written meanwhile waits.
-            await publisher.publish(authority.propose(world.nodes))
-            assert await french.node.membership.refresh()
+            made = await publisher.publish(authority.propose(world.nodes))
+            await heard_of(french.node, made.directory.version)
             net.sent = 100
             meanwhile = await net.report()
             await french.until(meanwhile, "sent")

@@ -10,7 +10,7 @@ from pathlib import Path
 from geo.locator import Locator
 from geo.mmdb import AsnDatabase, CountryDatabase, Refresh
 from geo.proxies import ProxyTable
-from geo.resolver import Resolver
+from geo.resolver import Resolver, ResolverLimits
 from geo.verdict import Verdict, VerdictKind
 from tests.geo.clock import Clock
 from tests.geo.dns_server import Entry, Fault, LoopbackDns
@@ -50,6 +50,10 @@ class Bench:
         return verdict
 
 
+#: The server is in this process: a busy machine answers late, and not never.
+PATIENT = ResolverLimits(timeout_s=30.0, lookup_timeout_s=120.0)
+
+
 @asynccontextmanager
 async def bench(tmp_path: Path, *, allow_reserved: bool = True, opinions_max: int = 100) -> AsyncIterator[Bench]:
     clock = Clock()
@@ -61,7 +65,7 @@ async def bench(tmp_path: Path, *, allow_reserved: bool = True, opinions_max: in
     )
     async with LoopbackDns(ZONE) as dns:
         locator = Locator(
-            Resolver([dns.address], now_s=clock),
+            Resolver([dns.address], now_s=clock, limits=PATIENT),
             [country],
             [asn],
             PROXIES,

@@ -131,6 +131,12 @@ async def eventually(condition: Callable[[], Awaitable[bool]], *, limit_s: float
             turn.clear()
 
 
+async def heard_of(node: Node, version: int) -> None:
+    """Have the node take up the directory of this version; a scheduled look may have done so already."""
+    await node.membership.refresh()
+    assert node.directory().version == version, node.membership.problem
+
+
 @asynccontextmanager
 async def station(
     one: TestNode,

@@ -9,7 +9,7 @@ from node.hotline.domain.routing import Send, competent
 from node.hotline.jobs import Jobs
 from protocol.evidence import verify_evidence
 from protocol.record import parse_record
-from tests.hotline.network import ILLEGAL, Station, eventually, list_hotline, station
+from tests.hotline.network import ILLEGAL, Station, eventually, heard_of, list_hotline, station
 from tests.world import ADDRESS, World
 
 
@@ -241,5 +241,5 @@ async def test_a_proof_holds_after_the_directory_moved_on(world: World) -> None:
         await arrived(nl, 1)
         proof = await nl.node.store.prover().prove(item)
         world.sign_directory()
-        assert await fr.node.membership.refresh()
+        await heard_of(fr.node, world.version)
         assert verify_evidence(proof, fr.node.directory()).item == str(item)

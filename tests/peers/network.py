@@ -22,6 +22,7 @@ from protocol.codes import COUNTRIES
 from protocol.keys import SigningKey
 from protocol.merkle import leaf_hash
 from protocol.problems import REGISTRY, TYPE_PREFIX
+from tests.hotline.network import heard_of
 from tests.patience import stretched
 from tests.peers.simulator import Answer, PeerSimulator
 from tests.world import TestNode, World
@@ -96,7 +97,7 @@ class Hub:
     async def new_directory(self) -> None:
         """Sign the directory as the nodes' entries say it now, and have the node use it."""
         self.network.world.sign_directory()
-        assert await self.node.membership.refresh(), self.node.membership.problem
+        await heard_of(self.node, self.network.world.version)
 
     async def rows(self, query: str, *args: object) -> list[Row]:
         async with self.node.db.transaction("test.read") as tx:
