@@ -266,7 +266,12 @@ class Jobs:
             await self._node.signals.wait("desk", self._node.settings.desk_poll_s)
 
     async def _desk(self) -> None:
-        """Hand disputes in and follow rulings, unless another process does."""
+        """Hand disputes in and follow rulings, unless another process does.
+
+        Which desk is the network's is not known once the directory has expired: both wait.
+        """
+        if self._node.membership.freshness() is Freshness.EXPIRED:
+            return
         async with self._node.db.session_lock("desk") as held:
             if held is not None:
                 await self._node.moving.disputer.run_once(self._node.directory())

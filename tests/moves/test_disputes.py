@@ -21,9 +21,14 @@ from node.coordinator.cli.desk import decide
 from node.coordinator.publisher import Publisher
 from node.coordinator.serve import running
 from node.errors import OperatorError
+from node.hotline.flows.transfer.disputes import Disputer
+from node.hotline.jobs import Jobs
+from node.hotline.rounds import Rounds
 from node.hotline.store.status import read_status
 from node.platform.telemetry import make_logger
+from node.platform.trust import Freshness
 from protocol.desk import open_ruling
+from protocol.directory import Directory
 from tests.hotline.network import eventually, station
 from tests.moves.chain import arrived, custodians, knows, move, reported, way
 from tests.peers.simulator import PeerSimulator
@@ -79,6 +84,32 @@ async def disputing(world: World, coordinator_database: str) -> World:
     path = another_opinion(world.folder, {"DE": RANGES["NL"]})
     nl.settings = replace(nl.settings, geo_country_databases=(path,), desk_poll_s=0.1)
     return world
+
+
+async def test_nobody_calls_the_desk_while_the_directory_has_expired(
+    disputing: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nl_node = disputing.nodes[1]
+    await disputing.create_field_keys([nl_node])
+    calls: list[int] = []
+
+    async def run_once(_self: Disputer, directory: Directory) -> int:
+        calls.append(directory.version)
+        return 0
+
+    monkeypatch.setattr(Disputer, "run_once", run_once)
+    async with station(nl_node) as nl:
+        jobs = Jobs(nl.node, Rounds(nl.node))
+        with monkeypatch.context() as expired:
+            expired.setattr(nl.node.membership, "freshness", lambda: Freshness.EXPIRED)
+            calls.clear()
+            await jobs._desk()
+            assert calls == []
+
+        async def called() -> bool:
+            return bool(calls)
+
+        await eventually(called)
 
 
 async def test_two_databases_that_disagree_are_for_the_desk(disputing: World) -> None:
