@@ -35,7 +35,7 @@ def assemble_moving(
     settings: Settings, db: Database, vault: Vault, clock: Clock, log: Logger, locator: Locator, gateway: PeerGateway
 ) -> Moving:
     """Return the flows, each with what it works with."""
-    relay = Relay(settings.node_id, vault, settings.forward_unqualified, settings.deliver_by_days)
+    relay = Relay(settings.node_id, vault, settings.forward_unqualified, settings.deliver_by_days, log)
     desk = DeskGateway(gateway)
     return Moving(
         relocator=Relocator(

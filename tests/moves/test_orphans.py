@@ -171,6 +171,25 @@ async def test_what_is_refused_goes_again_after_a_while_and_not_for_ever(world: 
             assert (await nl.item(item))["state"] == expected
 
 
+async def test_what_no_record_can_carry_is_marked_and_told_once(world: World) -> None:
+    fr_node, nl_node, _, _ = world.nodes
+    await world.create_field_keys()
+    lines = io.StringIO()
+    async with station(fr_node) as fr, station(nl_node, log=make_logger("error", "json", lines)) as nl:
+        item = await reported(fr, nl, "NL")
+        large = nl.node.store.vault.seal("items", "evidence_enc", item, json.dumps({"note": "x" * 30_000}))
+        hosted = "UPDATE items SET hosting_country = 'DE', evidence_enc = $2 WHERE id = $1 RETURNING true"
+        assert await nl.value(hosted, item, large)
+        for _ in range(3):
+            await nl.node.moving.orphans.run(nl.node.directory())
+            row = await nl.item(item)
+            assert (row["state"], row["reason"]) == ("assigned", "record-too-large")
+            nl.clock.ahead_s += 61
+        assert await nl.value("SELECT updated_at < $1 FROM items", nl.clock.now() - timedelta(seconds=150))
+        (line,) = [json.loads(line) for line in lines.getvalue().splitlines() if "move.not-carried" in line]
+        assert (line["item"], line["code"], line["alarm"]) == (str(item), "too-large", True)
+
+
 async def _delivered(at: Station, left: frozenset[str]) -> bool:
     async with at.node.db.transaction("test.read") as tx:
         return not (await queue_depths(tx, left))["deliver"]

@@ -19,6 +19,7 @@ from node.hotline.store.qualification import from_column, is_illegal
 from node.hotline.store.vault import Vault
 from node.platform.database import Row, Transaction
 from node.platform.ids import new_id
+from node.platform.telemetry import Logger
 from protocol.bodies import Hosting, ReportBody
 from protocol.custody import TRANSFER_BYTES_MAX, evidence_hash
 from protocol.errors import ProtocolError
@@ -64,6 +65,7 @@ class Relay:
     vault: Vault
     forward_unqualified: bool
     deliver_by_days: int
+    log: Logger
 
     async def held(self, proofs: Proofs, row: Row) -> Held:
         """Return a locked item as it came to us; raises NoReceipt while that cannot be proven."""
@@ -174,10 +176,23 @@ class Relay:
         try:
             record = self.encode(held, to, hosting, now)
         except ProtocolError as error:
-            stays = row["state"] if state is None else state
-            await custody.stand(tx, held.id, stays, f"record-{error.code}", now)
+            stays, reason = row["state"] if state is None else state, f"record-{error.code}"
+            # It is tried again every time that orphans are looked at, and is marked and told of once.
+            if (row["state"], row["reason"]) != (stays, reason):
+                self.not_carried(held.id, error.code)
+                await custody.stand(tx, held.id, stays, reason, now)
             return
         await self.write(tx, held, to, hosting, record, row["verdict"], now, state=state)
+
+    def not_carried(self, item_id: UUID, code: str) -> None:
+        """Tell a person that no record can give an item to its hotline: it has to be told in another way."""
+        self.log.error(
+            "an item stays, for no record can carry it",
+            action="move.not-carried",
+            alarm=True,
+            item=str(item_id),
+            code=code,
+        )
 
     def original_hash(self, held: Held) -> str:
         """Return the record hash of the report as it was first sent."""

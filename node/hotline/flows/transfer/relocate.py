@@ -295,6 +295,7 @@ class Relocator:
             try:
                 record = self.relay.encode(held, decided, hosting, now)
             except ProtocolError as error:
+                self.relay.not_carried(held.id, error.code)
                 decided = Stay(f"record-{error.code}")
             else:
                 await self.relay.write(tx, held, decided, hosting, record, verdict.kind, now)
