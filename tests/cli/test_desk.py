@@ -20,6 +20,8 @@ from node.settings import load_settings
 from protocol.desk import open_ruling
 from protocol.problems import parse_problem
 from tests.cli.conftest import Home, Hotline, NewHome, Said, command, environment
+from tests.cli.test_network import serving as running
+from tests.cli.test_network import wait_for
 from tests.hotline.network import eventually
 from tests.patience import stretched
 from tests.world import free_port
@@ -224,6 +226,42 @@ def test_from_its_set_up_to_a_ruling(coordinator: Home, new_home: NewHome, hotli
         "--settings", coordinator.settings, "desk", "decide", DISPUTE, "--custodian", members[0].id, "--country", "FR"
     )
     assert "decided already, for ever" in again.err
+
+
+def test_a_change_goes_from_a_descriptor_to_a_running_node(
+    coordinator: Home, new_home: NewHome, hotline: Hotline
+) -> None:
+    """Every step a command, while the coordinator serves and the node serves."""
+
+    def says(home: Home, *words: object) -> str:
+        said = hotline("--settings", home.settings, *words)
+        assert said.status == 0, said
+        return said.out
+
+    member = new_home("FR")
+    member.add("directory_refresh_s = 1")
+    pin, folder = published(coordinator, hotline, [member]), coordinator.folder
+    serving = Serving(coordinator, member)
+    try:
+        serving.wait()
+        address = serving.settings.base_url
+        assert "version 1" in says(member, "join", address, "--root-fingerprint", pin)
+        with running(member) as process:
+            wait_for(process, "serve.start")
+            says(member, "descriptor", "--name", "Ligne", "--weight", 3, "--country", "FR", "--country", "BE")
+            says(coordinator, "directory", "export", folder / "export")
+            second, changed = folder / "second", member.data / "descriptor.json"
+            says(coordinator, "directory", "propose", second, "--published", folder / "export", "--member", changed)
+            says(coordinator, "directory", "sign", second, "--key", folder / "ada.key")
+            says(coordinator, "directory", "publish", second)
+            wait_for(process, "directory.changed")
+            listed = read_directory(load_settings(member.settings, {}).directory_dir, pin).directory
+            shown = json.loads(says(member, "status", "--json"))
+    finally:
+        assert serving.end() == 0
+    entry = listed.nodes[member.id]
+    assert (entry.name, entry.weight, entry.countries) == ("Ligne", 3, ("FR", "BE"))
+    assert (shown["directory"]["version"], shown["directory"]["state"]) == (2, "fresh")
 
 
 def test_what_makes_no_sense_is_refused(coordinator: Home, new_home: NewHome, hotline: Hotline, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """The operations of the directory, each with running nodes that are not restarted and not called."""
 
 import json
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
@@ -17,6 +18,7 @@ from node.hotline.api.health import warnings_of
 from node.hotline.cli.rotating import announce, clear, replace_stolen, switch
 from node.hotline.domain.acts import ActionAsked
 from node.hotline.domain.assessment import Assessment
+from node.hotline.domain.routing import Send, competent
 from node.hotline.jobs import Jobs
 from node.hotline.rounds import Rounds
 from node.hotline.store.items import queue_depths
@@ -210,6 +212,36 @@ async def test_several_hotlines_of_a_country_share_its_cases_by_weight(authority
         item = await net.report()
         row = await net.fr.until(item, "sent", limit_s=40)
         assert row["assigned_node"] == "de.hotline.example"
+
+
+async def test_shares_follow_the_weights_and_are_the_same_at_every_node(authority: Authority, world: World) -> None:
+    """The Dutch hotline counts three times as much as the German one for what is hosted in the Netherlands."""
+    async with network(authority, world) as net, station(world.nodes[2]) as german:
+        world.nodes[2].entry |= {"countries": ["DE", "NL"], "weight": 1}
+        world.nodes[1].entry["weight"] = 3
+        await net.publish()
+        await german.node.membership.refresh()
+        stations = {one.node.settings.node_id: one for one in (net.fr, net.nl, german)}
+        directories = [one.node.directory() for one in stations.values()]
+        assert {directory.version for directory in directories} == {2}
+
+        def whose(case: UUID) -> str:
+            routes = {competent(directory, "NL", case, "fr.hotline.example") for directory in directories}
+            (route,) = routes
+            assert isinstance(route, Send)
+            return route.node_id
+
+        # The choice is the id's alone: these ids give these shares on every machine.
+        shares = Counter(whose(UUID(int=number)) for number in range(1, 2001))
+        assert 0.72 < shares["nl.hotline.example"] / 2000 < 0.78
+        items = [await net.report() for _ in range(24)]
+        for item in items:
+            row = await net.fr.until(item, "sent", limit_s=40)
+            holder = whose(row["case_id"])
+            assert row["assigned_node"] == holder
+            await arrived(stations[holder], item, "assigned")
+        held = [await one.value("SELECT count(*) FROM items") for one in (net.nl, german)]
+        assert sum(held) == len(items)
 
 
 async def test_a_node_moves_to_another_address(authority: Authority, world: World) -> None:
