@@ -46,7 +46,7 @@ class Pulls:
         """Keep one task for each peer that is to be fetched from; returns 0, as a loop's round that may rest."""
         for peer in await self._wanted():
             if peer.id not in self._running and not self._stop.is_set():
-                task = asyncio.ensure_future(self._run(peer))
+                task = asyncio.ensure_future(self._run(peer.id))
                 self._running[peer.id] = task
                 task.add_done_callback(partial(self._ended, peer.id))
         return 0
@@ -85,22 +85,29 @@ class Pulls:
         return [
             entry
             for entry in directory.nodes.values()
-            if entry.id != node.settings.node_id
-            and entry.state in {NodeState.ACTIVE, NodeState.MAINTENANCE}
-            and entry.delivery is not Delivery.PULL
-            and (wanted is None or entry.id in wanted)
+            if self._callable(entry.id) is not None and (wanted is None or entry.id in wanted)
         ]
 
-    async def _run(self, peer: NodeEntry) -> None:
-        await self._survive("pull", partial(self._fetch, peer))
+    def _callable(self, peer_id: str) -> NodeEntry | None:
+        """Return a peer as the directory lists it now, or None where it is not to be asked any more."""
+        entry = self._node.directory().nodes.get(peer_id)
+        if entry is None or entry.id == self._node.settings.node_id or entry.delivery is Delivery.PULL:
+            return None
+        return entry if entry.state in {NodeState.ACTIVE, NodeState.MAINTENANCE} else None
 
-    async def _fetch(self, peer: NodeEntry) -> None:
-        """Fetch from one peer, unless another process does, for as long as there is a reason."""
+    async def _run(self, peer_id: str) -> None:
+        await self._survive("pull", partial(self._fetch, peer_id))
+
+    async def _fetch(self, peer_id: str) -> None:
+        """Fetch from one peer, unless another process does, for as long as there is a reason.
+
+        Each turn goes by the newest directory: the peer may have another address meanwhile, or be suspended.
+        """
         node = self._node
         failures = 0
         most = node.settings.batch_records_max
-        async with node.db.session_lock(f"pull:{peer.id}") as held:
-            while held is not None and held() and self._may_ask():
+        async with node.db.session_lock(f"pull:{peer_id}") as held:
+            while held is not None and held() and self._may_ask() and (peer := self._callable(peer_id)) is not None:
                 always = self._always()
                 gained = await self._turn(peer, _WAIT_S if always else 0, most)
                 if not isinstance(gained, Problem):

@@ -187,8 +187,11 @@ async def recover(
     now = node.clock.now()
     async with node.db.transaction("recover.begin") as tx:
         recovery = await restored.begin(tx, new_id(now), now)
+    # While this node was down a peer may have moved, or changed its keys.
+    await node.membership.refresh()
     said, awaited = await _ask_all(node, without, visited=door is not None)
-    # The backup may be older than a change of keys: what its receipts are worth, the newest directory says.
+    # The backup may be older than a change of keys: what its receipts are worth, the newest directory says; whom we
+    # asked may have told of a newer one.
     await node.membership.refresh()
     await node.judge.run()
     own: dict[str, int] = {}

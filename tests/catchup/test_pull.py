@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from dataclasses import replace
 from datetime import timedelta
 from itertools import pairwise
 from typing import Any
@@ -15,6 +16,7 @@ from node.hotline.pulling import Pulls
 from node.platform.trust import Freshness
 from node.setting_files import write_settings
 from protocol.checkpoint import Checkpoint
+from protocol.codes import NodeState
 from protocol.directory import NodeEntry
 from protocol.note import Note, parse_note
 from tests.catchup.copies import as_note, receipts_agree
@@ -150,6 +152,44 @@ async def test_it_fetches_again_when_its_peer_was_away(world: World, behind: Tes
             # An absent peer is asked again within half a minute.
             await told(fr, 1, limit_s=90.0)
             await told(nl, 1, limit_s=90.0)
+
+
+async def test_it_fetches_where_its_peer_is_now_and_nothing_from_a_suspended_one(
+    world: World, behind: TestNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is being fetched goes by the directory of now, not by the one that the fetching began with."""
+    asked: list[NodeState] = []
+
+    class Watched(Pulls):
+        async def _turn(self, peer: NodeEntry, wait_s: int, most: int) -> int | Problem:
+            asked.append(nl.node.directory().nodes[peer.id].state)
+            return await super()._turn(peer, wait_s, most)
+
+    monkeypatch.setattr("node.hotline.jobs.Pulls", Watched)
+    await world.create_field_keys()
+    there = world.nodes[0]
+    async with station(behind, poll_s=0.05) as nl:
+        async with station(there) as fr:
+            await fr.report(f"http://{ADDRESS['NL']}/1", qualification=ILLEGAL)
+            await eventually(lambda: _holds(nl, 1), limit_s=30.0)
+        port = free_port()
+        url, listen = f"http://127.0.0.1:{port}", f"127.0.0.1:{port}"
+        there.settings = replace(there.settings, base_url=url, listen_peer=listen)
+        there.entry["base_url"] = url
+        world.sign_directory()
+        await nl.node.membership.refresh()
+        async with station(there) as fr:
+            await fr.report(f"http://{ADDRESS['NL']}/2", qualification=ILLEGAL)
+            await eventually(lambda: _holds(nl, 2), limit_s=60.0)
+            there.entry["state"] = "suspended"
+            world.sign_directory()
+            await nl.node.membership.refresh()
+            there.entry["state"] = "active"
+            await fr.report(f"http://{ADDRESS['NL']}/3", qualification=ILLEGAL)
+            world.sign_directory()
+            await nl.node.membership.refresh()
+            await eventually(lambda: _holds(nl, 3), limit_s=60.0)
+    assert set(asked) == {NodeState.ACTIVE}
 
 
 async def test_a_receipt_that_was_not_brought_is_brought_by_the_next_process(

@@ -178,6 +178,20 @@ async def test_nothing_changes_while_a_peer_cannot_be_asked(world: World) -> Non
             await feed.check(fr, nl)
 
 
+async def test_a_peer_that_moved_while_the_node_was_down_is_asked_where_it_is_now(world: World) -> None:
+    feed = Feed()
+    older = await _history(world, feed, restored=0)
+    nl, port = world.nodes[1], free_port()
+    async with standing_still(older) as still:
+        nl.entry["base_url"] = f"http://127.0.0.1:{port}"
+        nl.settings = replace(nl.settings, base_url=nl.entry["base_url"], listen_peer=f"127.0.0.1:{port}")
+        world.sign_directory()
+        async with station(nl):
+            done = await recover(still, frozenset())
+    assert done.epochs == [(nl.id, 2)]
+    assert done.own[nl.id] >= 4
+
+
 async def test_a_peer_that_only_fetches_brings_what_was_lost(world: World) -> None:
     """Nothing answers at its address: it hears that the node recovers when it fetches, and brings its copy."""
     feed = Feed()
