@@ -1,4 +1,4 @@
-"""The process of one node in the soak: `hotline serve` itself, on a clock that the soak can set wrong while it runs."""
+"""The process of one node, or of the coordinator: `hotline serve` itself, on a clock that the soak can set wrong."""
 
 import mmap
 import os
@@ -12,12 +12,13 @@ from typing import Final
 import uvloop
 
 from node.clock import SystemClock
+from node.coordinator.serve import serve as serve_coordinator
 from node.errors import OperatorError
 from node.hotline.flows import locate
 from node.hotline.flows.transfer import relocate
 from node.hotline.serve import serve
 from node.platform.telemetry import make_logger, route_library_logs
-from node.settings import load_settings
+from node.settings import COORDINATOR, load_settings
 
 _SECONDS: Final = struct.Struct("d")
 #: What a process had leased when it died is free for the next one after this time; minutes in operation.
@@ -65,7 +66,8 @@ def run(member: Member) -> None:
     log = make_logger(settings.log_level, settings.log_format)
     route_library_logs(log)
     try:
-        uvloop.run(serve(settings, clock=SteeredClock(member.clock), log=log))
+        role = serve_coordinator if settings.role == COORDINATOR else serve
+        uvloop.run(role(settings, clock=SteeredClock(member.clock), log=log))
     except OperatorError as error:
         sys.stderr.write(f"{error.sentence}\n")
         sys.exit(2)
