@@ -20,7 +20,14 @@ from node.platform.database import Database
 from node.platform.embedded import EmbeddedPostgres
 
 #: Tests of durability kill processes, never the server; so its own syncing may be off.
-_POSTGRES = {"fsync": "off", "synchronous_commit": "on", "full_page_writes": "off", "max_connections": "200"}
+#: There are hundreds of databases, none older than minutes: to look after each of them costs more than it is worth.
+_POSTGRES = {
+    "fsync": "off",
+    "synchronous_commit": "on",
+    "full_page_writes": "off",
+    "max_connections": "200",
+    "autovacuum": "off",
+}
 
 _MEMORY = Path("/dev/shm")  # noqa: S108 -- below it a folder of our own is made
 _ROOM_BYTES = 12 * 2**30
