@@ -31,6 +31,7 @@ from protocol.merkle import leaf_hash
 from protocol.steps import STEP_TIMES, STEP_TYPES, Step, check_step, step_type
 from protocol.strictjson import JSON_BYTES_MAX, check_tree, loads, typed
 from protocol.timestamps import format_time, format_times, is_time
+from protocol.versions import speaks
 
 __all__ = [
     "Envelope",
@@ -280,6 +281,9 @@ def _encode(kind: RecordType, body: msgspec.Struct | dict[str, object], **envelo
         raw = _ENCODER.encode(wire)
     except UnicodeEncodeError:
         raise ProtocolError("schema-invalid", "a string is not Unicode text") from None
+    say = speaks().say
+    if say is not None:
+        raw = say(raw)
     if len(raw) > JSON_BYTES_MAX:
         raise ProtocolError("too-large", f"a record has at most {JSON_BYTES_MAX} bytes")
     _refuse_nul(raw)
@@ -341,7 +345,10 @@ def _check_critical(crit: tuple[str, ...], reader: RecordType | None) -> None:
     """Refuse a critical member that is not understood: an envelope's by its name, a body's as `body.<name>`."""
     if not crit:
         return
-    understood = _ENVELOPE_MEMBERS if reader is None else _ENVELOPE_MEMBERS | _BODY_MEMBERS[reader]
+    dialect = speaks()
+    understood = _ENVELOPE_MEMBERS | dialect.members
+    if reader is not None:
+        understood |= _BODY_MEMBERS[reader] | {f"body.{name}" for name in dialect.body_members}
     for number, name in enumerate(crit):
         if name not in understood:
             raise ProtocolError("unknown-critical", "a critical member is not understood", field=f"crit[{number}]")

@@ -21,7 +21,7 @@ from node.platform.cli.files import read_bounded, write_whole
 from node.platform.keyfiles import NodeKeys, StoredKey, create_key, create_node_keys, read_key
 from protocol.directory import DirectoryInvalid, parse_directory
 from protocol.keys import Algorithm, KeyState, KeyUse, SigningKey
-from protocol.versions import SPOKEN
+from protocol.versions import speaks
 
 DESCRIPTOR: Final = "descriptor.json"
 #: Keys of ours that must not count, so that a node can be asked what it says to them.
@@ -105,7 +105,7 @@ def create_member(folder: Path, *, node_id: str, base_url: str | None, contact: 
         "countries": [],
         "name": "Conformance client",
         "base_url": base_url or NO_ADDRESS,
-        "versions": list(SPOKEN),
+        "versions": list(speaks().spoken),
         "limits": {},
         "state": "active",
         "delivery": "push" if base_url else "pull",

@@ -18,7 +18,7 @@ from node.setting_rules import exposure
 from node.settings import COORDINATOR, Settings
 from protocol.codes import Delivery
 from protocol.keys import SEED_BYTES, Algorithm, KeyState, KeyUse, SigningKey
-from protocol.versions import SPOKEN
+from protocol.versions import speaks
 
 MASTER_KEY_BYTES: Final = 32
 _SECRET_FILE_BYTES_MAX: Final = 4096
@@ -233,7 +233,7 @@ def descriptor(
         "countries": list(settings.countries),
         "name": name,
         "base_url": settings.base_url,
-        "versions": list(SPOKEN),
+        "versions": list(speaks().spoken),
         "limits": {
             "batch_records_max": settings.batch_records_max,
             "batch_bytes_max": settings.batch_bytes_max,

@@ -4,16 +4,8 @@ It changes what a later version would change, in its own process alone: what rec
 """
 
 import json
-from collections.abc import Sequence
-from typing import Any
 
-from msgspec import structs
-
-from node.hotline.api import peer as door
-from node.hotline.domain.acceptance import Judged, Refused, judge, ranges
-from node.hotline.flows.apply import applier
-from protocol import record
-from protocol.bodies import OutcomeBody
+from protocol.versions import Dialect, speak
 from tests.faults import dying_serve
 from tests.faults.dying_serve import Conditions
 
@@ -21,17 +13,6 @@ from tests.faults.dying_serve import Conditions
 ENVELOPE_MEMBER = ("urgency", {"level": "high", "words": "enfant en danger — sofort"})
 BODY_MEMBER = ("summary", ["a member", "that 1.0 does not know"])
 NOTE = "note"
-
-
-class LaterEncoder:
-    """Encodes a record as 1.1 does: with one member more in the envelope and one in the body."""
-
-    def encode(self, wire: object) -> bytes:
-        """Return the bytes of a record of 1.1."""
-        return later(ENCODER.encode(wire))
-
-
-ENCODER = record._ENCODER
 
 
 def later(raw: bytes) -> bytes:
@@ -48,40 +29,17 @@ def note(raw: bytes, words: str, **members: object) -> bytes:
     return json.dumps(tree, ensure_ascii=False, separators=(",", ":")).encode()
 
 
-def _understand() -> None:
-    """Read what 1.1 reads: its members may be critical, and notes are accepted."""
-    values = vars(record)
-    values["_ENCODER"] = LaterEncoder()
-    values["_ENVELOPE_MEMBERS"] = record._ENVELOPE_MEMBERS | {ENVELOPE_MEMBER[0]}
-    members = {name: known | {f"body.{BODY_MEMBER[0]}"} for name, known in record._BODY_MEMBERS.items()}
-    values["_BODY_MEMBERS"] = members
-    vars(door)["SPOKEN"] = ("1.0", "1.1")
-    notes = set[int]()
-
-    def judging(idx: int, raw: bytes, **known: Any) -> Judged | Refused:
-        verdict = judge(idx, raw, **known)
-        if isinstance(verdict, Judged) and verdict.record.envelope.type == NOTE:
-            notes.add(idx)
-        return verdict
-
-    def telling(body: OutcomeBody, **envelope: Any) -> bytes:
-        kept, accepted = _indices(body.kept), _indices(body.accepted)
-        said = structs.replace(
-            body,
-            kept=ranges([idx for idx in kept if idx not in notes]),
-            accepted=ranges(sorted([*accepted, *(idx for idx in kept if idx in notes)])),
-        )
-        return record.encode_outcome(said, **envelope)
-
-    vars(applier)["judge"] = judging
-    vars(applier)["encode_outcome"] = telling
-
-
-def _indices(ranges: Sequence[tuple[int, int]]) -> list[int]:
-    return [idx for first, last in ranges for idx in range(first, last + 1)]
+#: What the test build speaks; a later version of the program would have it in place of that of 1.0.
+HX_1_1 = Dialect(
+    spoken=("1.0", "1.1"),
+    members=frozenset({ENVELOPE_MEMBER[0]}),
+    body_members=frozenset({BODY_MEMBER[0]}),
+    types=frozenset({NOTE}),
+    say=later,
+)
 
 
 def run(under: Conditions) -> None:
     """Be a node of version 1.1 until SIGTERM."""
-    _understand()
+    speak(HX_1_1)
     dying_serve.run(under)

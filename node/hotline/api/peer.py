@@ -24,7 +24,7 @@ from protocol.batch import MEDIA_TYPE
 from protocol.directory import Directory
 from protocol.errors import ProtocolError
 from protocol.merkle import TREE_SIZE_MAX
-from protocol.versions import SPOKEN
+from protocol.versions import speaks
 
 NOTE_TYPE = "text/plain; charset=utf-8"
 JSON_TYPE = "application/json"
@@ -184,7 +184,7 @@ class PeerApi:
             epochs = {} if epoch is None else {peer: epoch}
         said = WellKnownOut(
             node=self.node_id,
-            versions=list(SPOKEN),
+            versions=list(speaks().spoken),
             limits={
                 "batch_records_max": self.batch_records_max,
                 "batch_bytes_max": self.batch_bytes_max,

@@ -26,7 +26,7 @@ from node.setting_rules import RULES
 from node.settings import COORDINATOR, ROLES, Settings, settings_from
 from protocol.codes import Delivery, NodeState
 from protocol.directory import DirectoryInvalid, NodeEntry
-from protocol.versions import SPOKEN
+from protocol.versions import speaks
 
 _NOT_STATED: Final = "not stated"
 
@@ -165,7 +165,7 @@ def _plan(values: Mapping[str, object], arguments: Namespace, context: Context) 
             settings.countries,
             plan.name,
             settings.base_url,
-            SPOKEN,
+            speaks().spoken,
             {},
             NodeState.MAINTENANCE,
             plan.weight,

@@ -31,6 +31,7 @@ from protocol.directory import Directory
 from protocol.merkle import leaf_hash
 from protocol.record import Handling, encode_outcome, encode_step
 from protocol.steps import TransferBody, step_type
+from protocol.versions import speaks
 
 #: An outcome is about the exchange, not about content: it is kept as long as the stream it speaks of is disputed.
 _OUTCOME_RETAIN = timedelta(days=365)
@@ -283,5 +284,8 @@ class Applier:
 
 
 def _is_taken(one: Judged) -> bool:
-    """Tell whether a record that is not refused changes something here, or else is only kept."""
-    return isinstance(one.record.body, ReportBody | TransferBody) or is_read(one) or is_applied(one.record.body)
+    """Tell whether a record that is not refused is of a kind that is understood here, or else is only kept."""
+    body, kind = one.record.body, one.record.envelope.type
+    if isinstance(body, ReportBody | TransferBody) or kind in speaks().types:
+        return True
+    return is_read(one) or is_applied(body)
