@@ -70,6 +70,7 @@ class DirectoryKey:
     not_before: datetime
     retired_at: datetime | None = None
     compromised_since: datetime | None = None
+    _window: tuple[datetime, datetime | None] | None = field(init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         """Refuse a state without its date, and a use that has no place here."""
@@ -84,6 +85,9 @@ class DirectoryKey:
             raise DirectoryInvalid("retired_at", "the key was retired before it began to count")
         if (self.compromised_since is None) is (self.state is KeyState.COMPROMISED):
             raise DirectoryInvalid("compromised_since", "a compromised key says since when, and no other")
+        ends = [end for end in (self.retired_at, self.compromised_since) if end is not None]
+        window = None if self.state is KeyState.NEXT else (self.not_before, min(ends, default=None))
+        object.__setattr__(self, "_window", window)
 
     @property
     def algorithm(self) -> Algorithm:
@@ -92,10 +96,7 @@ class DirectoryKey:
 
     def window(self) -> tuple[datetime, datetime | None] | None:
         """Return from when until before when the key was good, the end None while it is; None for a `next` key."""
-        if self.state is KeyState.NEXT:
-            return None
-        ends = [end for end in (self.retired_at, self.compromised_since) if end is not None]
-        return self.not_before, min(ends, default=None)
+        return self._window
 
     def good_at(self, at: datetime) -> bool:
         """Say whether the key was good at a time that is proven; also for one that was compromised later."""

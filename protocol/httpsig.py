@@ -43,15 +43,17 @@ _OBS_FOLD: Final = re.compile(r"(?:(?<![ \t])[ \t]+)?\r\n[ \t]+")
 # does, is read and written here; it comes out as from the library, which has the rest.
 _KEY_TEXT: Final = r"[a-z*][a-z0-9_.*-]*"
 _STRING_TEXT: Final = r"[ !#-\[\]-~]*"
-_COMPONENT_TEXT: Final = rf'"{_STRING_TEXT}"(?:;{_KEY_TEXT})?'
+_COMPONENT_TEXT: Final = rf'"{_STRING_TEXT}"(?:;{_KEY_TEXT}(?:="{_STRING_TEXT}")?)*'
 _PARAM_TEXT: Final = rf';({_KEY_TEXT})=(?:(-?[0-9]{{1,15}})|"({_STRING_TEXT})")'
 _KEY: Final = re.compile(_KEY_TEXT)
 _STRING: Final = re.compile(_STRING_TEXT)
 _COMPONENT: Final = re.compile(_COMPONENT_TEXT)
+_FLAG_OR_STRING: Final = re.compile(rf';({_KEY_TEXT})(?:="({_STRING_TEXT})")?')
 _PARAM: Final = re.compile(_PARAM_TEXT)
 _INPUT: Final = re.compile(rf"({_KEY_TEXT})=\(((?:{_COMPONENT_TEXT}(?: {_COMPONENT_TEXT})*)?)\)((?:{_PARAM_TEXT})*)")
 _BYTES: Final = re.compile(rf"({_KEY_TEXT})=:((?:[A-Za-z0-9+/]{{4}})*(?:[A-Za-z0-9+/]{{2}}==|[A-Za-z0-9+/]{{3}}=)?):")
 _INTEGER_MAX: Final = 10**15 - 1
+_NO_PARAMS: Final[dict[str, BareItemType]] = {}
 _STATUS_MIN: Final = 100
 _STATUS_MAX: Final = 999
 
@@ -76,6 +78,8 @@ class Component:
     text: str = field(init=False, compare=False, repr=False)
     #: What makes it distinct from another: the order of parameters does not (RFC 9421, section 2).
     identity: Identity = field(init=False, compare=False, repr=False)
+    #: The names of its parameters.
+    flags: frozenset[str] = field(init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         """Serialise once; the base and the header field use the same text."""
@@ -83,6 +87,7 @@ class Component:
         text = _serialize((self.name, dict(self.params))) if plain is None else f'"{self.name}"{plain}'
         object.__setattr__(self, "text", text)
         object.__setattr__(self, "identity", (self.name, frozenset(self.params)))
+        object.__setattr__(self, "flags", frozenset(name for name, _ in self.params))
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,8 +221,8 @@ def component_value(
     structured: Mapping[str, StructuredType] = STRUCTURED_FIELDS,
 ) -> str:
     """Return what stands behind the identifier in the base; raises ComponentError where `message` has no such value."""
-    params = dict(component.params)
-    if "req" in params:
+    params = dict(component.params) if component.params else _NO_PARAMS
+    if "req" in component.flags:
         _flag(params.pop("req"))
         if isinstance(message, RequestContext):
             raise ComponentError("`req` has no meaning in a request")
@@ -258,7 +263,7 @@ def _field_value(
     if name not in fields:
         raise ComponentError("the field is not in the message")
     lines = [_canonical_line(line) for line in fields[name]]
-    combined = ", ".join(lines)
+    combined = lines[0] if len(lines) == 1 else ", ".join(lines)
     if not params:
         return combined
     if params.keys() == {"bs"}:
@@ -275,6 +280,10 @@ def _strict_value(combined: str, kind: StructuredType | None, key: BareItemType 
     """RFC 9421, sections 2.1.1 (the whole field) and 2.1.2 (`key`, one member of a dictionary)."""
     if kind is None:
         raise ComponentError("the field is not known as a structured one")
+    plain = _BYTES.fullmatch(combined) if kind == "dictionary" and key is not None else None
+    if plain is not None and plain[1] == key and base64.b64encode(base64.b64decode(plain[2])).decode() == plain[2]:
+        # One member that is a byte sequence in canonical form, as every message of ours has it, stands for itself.
+        return f":{plain[2]}:"
     try:
         parsed = http_sf.parse(combined.encode("ascii"), tltype=kind)
         if key is None:
@@ -399,8 +408,13 @@ def _plain_input(value: str) -> dict[str, SignatureInput] | None:
 
 @lru_cache(maxsize=256)
 def _plain_component(text: str) -> Component:
-    name, _, flag = text[1:].partition('"')
-    return Component(name, ((flag[1:], True),) if flag else ())
+    name, _, rest = text[1:].partition('"')
+    params: dict[str, BareItemType] = {}
+    for match in _FLAG_OR_STRING.finditer(rest):
+        # A parameter that is there twice counts once, by its last value and in its first place (RFC 9651, 4.2.3.2);
+        # what is then written is another text, which is seen.
+        params[match[1]] = True if match[2] is None else match[2]
+    return Component(name, tuple(params.items()))
 
 
 def _parse_dictionary(value: str) -> dict[str, tuple[object, dict[str, BareItemType]]]:

@@ -77,6 +77,8 @@ class PublicKey:
     algorithm: Algorithm
     raw: bytes
     _key: Ed25519PublicKey | MLDSA44PublicKey = field(init=False, compare=False)
+    #: Made when first asked for: it names the key in every message that it signs.
+    _thumbprint: str | None = field(init=False, compare=False, default=None)
 
     def __post_init__(self) -> None:
         """Check the bytes and load them once; every later `verify` uses the loaded key."""
@@ -109,6 +111,13 @@ class PublicKey:
 
         The JWK is `OKP` for Ed25519 (RFC 8037, section 2), `AKP` for ML-DSA-44 (RFC 9964).
         """
+        known = self._thumbprint
+        if known is None:
+            known = self._hashed()
+            object.__setattr__(self, "_thumbprint", known)
+        return known
+
+    def _hashed(self) -> str:
         public = _base64url(self.raw)
         # RFC 7638, section 3.3: required members only, in lexicographic order, no white space.
         if self.algorithm is Algorithm.ED25519:

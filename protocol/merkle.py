@@ -8,6 +8,7 @@ from typing import ClassVar, Final, NoReturn
 # RFC 6962, section 2.1: the root of the tree without leaves is the hash of the empty string.
 EMPTY_ROOT: Final = sha256(b"").digest()
 HASH_BYTES: Final = 32
+_HASH_LENGTHS: Final = frozenset({HASH_BYTES})
 # Sizes are signed 64-bit wherever they are stored; a path then has at most 63 hashes.
 TREE_SIZE_MAX: Final = 2**63 - 1
 PROOF_HASHES_MAX: Final = 63
@@ -230,13 +231,13 @@ def _root(leaf_hashes: Sequence[bytes]) -> bytes:
 
 
 def _require_hashes(hashes: Iterable[bytes]) -> None:
-    if any(len(one) != HASH_BYTES for one in hashes):
+    if not _HASH_LENGTHS.issuperset(map(len, hashes)):
         raise ValueError(f"a hash has {HASH_BYTES} bytes")
 
 
 def _require_proof_hashes(proof: Sequence[bytes], *others: bytes) -> None:
     # Without this, bytes could be moved between the two halves of a node and the proof would still lead to the root.
-    if any(len(one) != HASH_BYTES for one in (*proof, *others)):
+    if not _HASH_LENGTHS.issuperset(map(len, (*proof, *others))):
         _invalid(f"a hash in the proof has not {HASH_BYTES} bytes")
 
 

@@ -200,8 +200,8 @@ def parse_vkey(text: str) -> VerifierKey:
 
 def check_key_name(name: str) -> None:
     """Raise ProtocolError `malformed` unless `name` can stand in a signature line (signed-note, "Format")."""
-    # str.isspace covers Unicode's White_Space and the four ASCII separators, which are control characters anyway.
-    if not name or "+" in name or any(one.isspace() for one in name) or _FORBIDDEN_IN_NOTE.search(name):
+    # str.split goes by Unicode's White_Space and the four ASCII separators, which are control characters anyway.
+    if name.split() != [name] or "+" in name or _FORBIDDEN_IN_NOTE.search(name):
         raise ProtocolError("malformed", "a key name is not empty and holds no space, plus or control", field="name")
     if len(name.encode()) > KEY_NAME_BYTES_MAX:
         raise ProtocolError("malformed", f"a key name has at most {KEY_NAME_BYTES_MAX} bytes", field="name")

@@ -8,7 +8,7 @@ import base64
 import binascii
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final, NoReturn, Self, cast
 
@@ -91,7 +91,7 @@ class Request:
 
     def adding(self, headers: Mapping[str, str]) -> Self:
         """Return this request with more headers, as it is sent; `verify_response` wants the request as sent."""
-        return replace(self, headers={**self.headers, **headers})
+        return type(self)(self.method, self.target_uri, {**self.headers, **headers}, self.body)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +108,7 @@ class Response:
 
     def adding(self, headers: Mapping[str, str]) -> Self:
         """Return this response with more headers, as it is sent."""
-        return replace(self, headers={**self.headers, **headers})
+        return type(self)(self.status, {**self.headers, **headers}, self.body)
 
 
 @dataclass(frozen=True, slots=True)
@@ -295,7 +295,7 @@ def _verify(
     # (3) The components. Further ones are welcome if they have a value here; `bs` speaks of single header lines,
     # which are joined by now. The base is made first: it is what refuses a flag with a value, which compares
     # equal to a plain flag in Python.
-    if any("bs" in dict(component.params) for component in signed.components):
+    if any("bs" in component.flags for component in signed.components):
         _bad_signature("a component uses `bs`")
     try:
         base = signature_base(signed, message)
@@ -331,7 +331,7 @@ def _verify(
     # (7) The body, against a digest that is now known to be the signer's.
     if body is not None and _DIGEST_FIELD in headers:
         verify_content_digest(headers[_DIGEST_FIELD], body)
-    own = frozenset(component.name for component in signed.components if "req" not in dict(component.params))
+    own = frozenset(component.name for component in signed.components if "req" not in component.flags)
     return Verified(parameters.keyid, parameters.nonce, parameters.created, _base64(signature), own)
 
 
@@ -445,7 +445,8 @@ def _base64(raw: bytes) -> str:
 
 
 def _refuse_upper_case(headers: Mapping[str, str]) -> None:
-    if any(name != name.lower() for name in headers):
+    names = "".join(headers)
+    if names != names.lower():
         raise ValueError("header names are given in lower case")
 
 

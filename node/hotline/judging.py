@@ -56,7 +56,8 @@ class Judge:
         """
         known = await judged.lock(tx, peer, direction)
         windows = self._windows(direction, peer, directory)
-        if windows != self._windows(direction, peer, self.directory()):
+        now = self.directory()
+        if now is not directory and windows != self._windows(direction, peer, now):
             raise ProtocolError("maintenance", "a newer directory came into use at this moment")
         since = None if windows is None else changed_since(known, windows)
         if windows is None or since is None:

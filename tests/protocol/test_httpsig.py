@@ -480,7 +480,7 @@ NEARLY_PLAIN = st.sampled_from(
 
 @given(st.lists(NEARLY_PLAIN, max_size=9).map("".join))
 def test_what_is_read_here_is_read_as_the_library_reads_it(rest: str) -> None:
-    for value in (f"sig={rest}", f"sig=({rest}", f'sig=("a"){rest}', f"sig=:{rest}"):
+    for value in (f"sig={rest}", f"sig=({rest}", f'sig=("a"){rest}', f'sig=("a";req{rest}', f"sig=:{rest}"):
         for read in (parse_signature_input, parse_signature):
             here = _read(read, value)
             with patch.object(httpsig, "_INPUT", NOTHING), patch.object(httpsig, "_BYTES", NOTHING):
@@ -488,6 +488,23 @@ def test_what_is_read_here_is_read_as_the_library_reads_it(rest: str) -> None:
             with patch.object(httpsig, "_params_text", lambda _params: None):
                 written = _read(read, value)
             assert here == there == written
+
+
+@given(st.sampled_from(["sig", "sig1", "sag"]), st.text("YQ=+/h:;, ", max_size=9))
+def test_a_member_of_a_field_is_written_here_as_the_library_writes_it(key: str, rest: str) -> None:
+    member = Component("signature", (("key", key),))
+    for value in (f"sig=:{rest}:", f"sig={rest}", f"sig=:YQ==:{rest}", "sig=:YR==:", "sig=:YQ==:, sag=:YQ==:"):
+        message = request("https://a.example/", ("signature", value))
+        here = _value(member, message)
+        with patch.object(httpsig, "_BYTES", NOTHING):
+            assert here == _value(member, message)
+
+
+def _value(component: Component, message: Context) -> str | None:
+    try:
+        return component_value(component, message)
+    except ComponentError:
+        return None
 
 
 NOTHING = re.compile(r"(?!)")
