@@ -4,10 +4,9 @@ What is committed stays in `Disk` when the node crashes; everything else is gone
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any, Protocol
 
 import asyncpg
@@ -24,8 +23,8 @@ COMPILER = Compiler(FORMS)
 class Fate(Protocol):
     """What becomes of the node's storage, and how long it takes; drawn by the history."""
 
-    async def statement(self) -> None:
-        """Let the time of one statement pass; raises when the database or the node is gone."""
+    def statement(self) -> Awaitable[None] | None:
+        """Let the time of one statement pass: what has to be waited for; raises when database or node is gone."""
 
     def before_commit(self, name: str) -> None:
         """The moment before a commit; raises when the node dies there."""
@@ -95,24 +94,22 @@ class Driver:
     ) -> str:
         """Append rows."""
         rows = [dict(zip(columns, record, strict=True)) for record in records]
+        return (await self._run(table, (), rows)).status
 
-        def work() -> Result:
-            self._session.copy(table, rows)
-            return Result((), [], f"COPY {len(rows)}")
-
-        return (await self._until_free(work)).status
-
-    async def _run(self, query: str, args: Sequence[object]) -> Result:
-        return await self._until_free(partial(COMPILER.run, self._session, query, args))
-
-    async def _until_free(self, work: Callable[[], Result]) -> Result:
+    async def _run(self, query: str, args: Sequence[object], copied: Sequence[Row] | None = None) -> Result:
+        """Run a statement, or copy rows into the table that `query` names."""
         session = self._session
         while True:
-            await self._fate.statement()
+            passing = self._fate.statement()
+            if passing is not None:
+                await passing
             if session.failed or session not in session.tables.open:
                 raise asyncpg.InFailedSQLTransactionError("the transaction is over")
             try:
-                return work()
+                if copied is None:
+                    return COMPILER.run(session, query, args)
+                session.copy(query, copied)
+                return Result((), [], f"COPY {len(copied)}")
             except Blocked as blocked:
                 holder = blocked.holder
             except asyncpg.PostgresError:
@@ -148,7 +145,9 @@ class _Open:
         self._name = name
 
     async def __aenter__(self) -> Transaction:
-        await self._fate.statement()
+        passing = self._fate.statement()
+        if passing is not None:
+            await passing
         self._session = self._disk.tables.begin()
         sql: Any = None
         return Transaction(sql, Driver(self._session, self._fate))
@@ -157,7 +156,9 @@ class _Open:
         session, fate = self._session, self._fate
         try:
             if error is None:
-                await fate.statement()
+                passing = fate.statement()
+                if passing is not None:
+                    await passing
                 if session.failed:
                     raise asyncpg.InFailedSQLTransactionError("the transaction is over")
                 fate.before_commit(self._name)
@@ -191,7 +192,9 @@ class MemoryDatabase(Database):
     @asynccontextmanager
     async def session_lock(self, name: str) -> AsyncIterator[Callable[[], bool] | None]:
         """Hold the cluster-wide lock `name` while the block runs; None when somebody else does."""
-        await self._fate.statement()
+        passing = self._fate.statement()
+        if passing is not None:
+            await passing
         locks = self._disk.locks
         if name in locks:
             yield None

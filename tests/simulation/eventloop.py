@@ -15,6 +15,8 @@ T = TypeVar("T")
 
 #: Timers less apart than this are due together, as in asyncio's loop.
 _RESOLUTION_S: Final = 1e-9
+#: After so many new tasks, those that are done are forgotten.
+_TASKS_LOOK: Final = 100
 
 
 class Stuck(Exception):  # noqa: N818 - names the fact
@@ -68,6 +70,8 @@ class VirtualLoop(asyncio.BaseEventLoop):
         #: Due first, and of those due together the one made first.
         self._timers: list[tuple[float, int, _Call]] = []
         self._made = 0
+        self._tasks: list[asyncio.Task[Any]] = []
+        self._look_at = _TASKS_LOOK
         # Asked by every future and task: a builtin answers soonest, and bool() is False.
         self.get_debug = bool  # type: ignore[method-assign]
 
@@ -98,11 +102,38 @@ class VirtualLoop(asyncio.BaseEventLoop):
         heappush(self._timers, (when, self._made, call))
         return call
 
+    def passes(self, seconds: float) -> bool:
+        """Let `seconds` pass at once if nothing else would happen in them; whoever asks goes on where it is.
+
+        It is as if it had slept: nobody else would have had a turn.
+        """
+        if self._due:
+            return False
+        when = self.now_s + seconds
+        timers = self._timers
+        while timers and timers[0][2].callback is None:
+            heappop(timers)
+        if timers and timers[0][0] <= when + 2 * _RESOLUTION_S:
+            return False
+        self.now_s = when
+        return True
+
     def pause(self, seconds: float) -> "asyncio.Future[None]":
         """Return what is done in `seconds`: a shorter way to sleep."""
         done: asyncio.Future[None] = asyncio.Future(loop=self)
         self.call_at(self.now_s + seconds, _end, done, context=_NOBODY)
         return done
+
+    def own(self, task: "asyncio.Task[Any]") -> None:
+        """Note a task of this loop; asyncio's own list is that of every loop there ever was, and slow to read."""
+        self._tasks.append(task)
+        if len(self._tasks) >= self._look_at:
+            self._tasks = self.running()
+            self._look_at = len(self._tasks) + _TASKS_LOOK
+
+    def running(self) -> "list[asyncio.Task[Any]]":
+        """Return the tasks that are not done, in the order of their making."""
+        return [task for task in self._tasks if not task.done()]
 
     def call_soon_threadsafe(  # type: ignore[override] # no thread calls it
         self, callback: Callable[..., object], *args: Any, context: Context | None = None

@@ -92,7 +92,9 @@ class Network:
         return answer
 
     async def _travel(self, link: Link) -> None:
-        await asyncio.sleep(self.rng.uniform(*link.delay_s))
+        seconds = self.rng.uniform(*link.delay_s)
+        if not self.world.loop.passes(seconds):
+            await asyncio.sleep(seconds)
         if link.cut or self.rng.random() < link.loss:
             # Lost: the caller's patience ends it.
             await asyncio.Event().wait()

@@ -6,7 +6,7 @@ A `Station` is what survives a crash (its disk, keys, settings); a `Run` is one 
 import asyncio
 import inspect
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import AbstractContextManager, nullcontext, suppress
 from contextvars import ContextVar
@@ -508,16 +508,22 @@ class Run:
 
     # The fate of its storage.
 
-    async def statement(self) -> None:
+    def statement(self) -> Awaitable[None] | None:
         """Let a statement's time pass."""
         if self.dead:
             raise asyncio.CancelledError
         # Half of them take no time at all: others get no turn between them.
         takes = self.station.rng.random()
-        if takes < _SLOW_STATEMENTS:
-            await self.station.world.loop.pause(takes * 0.005)
-            if self.dead:
-                raise asyncio.CancelledError
+        if takes < _SLOW_STATEMENTS and not self.station.world.loop.passes(takes * 0.005):
+            return self._slow_statement(takes * 0.005)
+        if self.station.database_down:
+            raise asyncpg.ConnectionDoesNotExistError("the database is away")
+        return None
+
+    async def _slow_statement(self, seconds: float) -> None:
+        await self.station.world.loop.pause(seconds)
+        if self.dead:
+            raise asyncio.CancelledError
         if self.station.database_down:
             raise asyncpg.ConnectionDoesNotExistError("the database is away")
 

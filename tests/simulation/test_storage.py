@@ -56,8 +56,8 @@ Step = Callable[[Transaction], Awaitable[object]]
 class _Still:
     """Storage that is always there."""
 
-    async def statement(self) -> None:
-        await asyncio.sleep(0)
+    def statement(self) -> Awaitable[None]:
+        return asyncio.sleep(0)
 
     def before_commit(self, name: str) -> None:
         """Go on."""
@@ -445,6 +445,88 @@ async def test_what_is_locked_is_skipped_where_it_is_said(new_database: Callable
                 for tx in (one, other)
             ]
         assert [row["stream"] for row in rows if row is not None] == [1, 2]
+
+
+@pytest.mark.parametrize("which", [0, 1], ids=["postgresql", "simulated"])
+async def test_a_question_asked_again_is_answered_by_the_rows_of_now(
+    new_database: Callable[[], str], which: int
+) -> None:
+    url = await asyncio.to_thread(new_database)
+    async with _both(url) as databases, AsyncExitStack() as stack:
+        db = databases[which]
+        reader = await stack.enter_async_context(db.transaction("test.reader"))
+        answers = [await _sizes(reader, PEERS), await _sizes(reader, PEERS)]
+        async with db.transaction("test.writer") as writer:
+            await inbound.create_stream(writer, PEERS[0], 1)
+            # Its own rows, and nobody else's before it commits.
+            answers += [await _sizes(writer, PEERS), await _sizes(reader, PEERS)]
+        answers += [await _sizes(reader, PEERS), await _sizes(reader, PEERS[1:]), await _sizes(reader, PEERS)]
+        async with db.transaction("test.writer") as writer:
+            await writer.execute("UPDATE inbound_streams SET size = 7")
+            answers.append(await _sizes(writer, PEERS))
+        answers.append(await _sizes(reader, PEERS))
+        assert answers == [[], [], [0], [], [0], [], [0], [7], [7]]
+
+
+async def _sizes(tx: Transaction, peers: tuple[str, ...]) -> list[int]:
+    rows = await tx.fetch("SELECT size FROM inbound_streams WHERE peer = ANY($1) ORDER BY peer", list(peers))
+    return [row["size"] for row in rows]
+
+
+@pytest.mark.parametrize("which", [0, 1], ids=["postgresql", "simulated"])
+async def test_what_was_found_before_is_free_only_while_nobody_has_it(
+    new_database: Callable[[], str], which: int
+) -> None:
+    url = await asyncio.to_thread(new_database)
+    async with _both(url) as databases:
+        db = databases[which]
+        async with db.transaction("test.make") as tx:
+            await inbound.create_stream(tx, PEERS[0], 1)
+        found = []
+        for _ in range(2):
+            async with AsyncExitStack() as stack:
+                found += [await _free(tx) for tx in await _pair(db, stack)]
+        async with AsyncExitStack() as stack:
+            tx = await stack.enter_async_context(db.transaction("test.first"))
+            await _free(tx)
+            waiting = asyncio.create_task(_locked_size(db))
+            await tx.execute("UPDATE inbound_streams SET size = 9")
+            assert not waiting.done()
+        assert (found, await waiting) == ([1, 0, 1, 0], 9)
+
+
+async def _free(tx: Transaction) -> int:
+    return len(await tx.fetch("SELECT id FROM inbound_streams WHERE size >= 0 FOR UPDATE SKIP LOCKED"))
+
+
+async def _locked_size(db: Database) -> object:
+    async with db.transaction("test.second") as tx:
+        return await tx.value("SELECT size FROM inbound_streams WHERE peer = $1 FOR UPDATE", PEERS[0])
+
+
+@pytest.mark.parametrize("which", [0, 1], ids=["postgresql", "simulated"])
+async def test_a_statement_that_fails_leaves_what_was_done_before_it(
+    new_database: Callable[[], str], which: int
+) -> None:
+    url = await asyncio.to_thread(new_database)
+    async with _both(url) as databases:
+        db = databases[which]
+        async with AsyncExitStack() as stack:
+            tx = await stack.enter_async_context(db.transaction("test.first"))
+            assert await remember_nonce(tx, "key", "kept", NOW)
+            async with AsyncExitStack() as inner:
+                other = await inner.enter_async_context(db.transaction("test.other"))
+                assert await remember_nonce(other, "key", "mine", NOW)
+                # It writes a row, and then waits for another's.
+                both = "INSERT INTO nonces (keyid, nonce, seen_at) SELECT 'key', n, $1 FROM unnest($2::text[]) AS n"
+                waiting = asyncio.create_task(other.execute(f"{both} ON CONFLICT DO NOTHING", NOW, ["new", "kept"]))
+                await tx.value("SELECT 1")
+                await tx.execute("UPDATE nonces SET seen_at = seen_at")
+                await stack.aclose()
+                assert await waiting == 1
+        async with db.transaction("test.read") as tx:
+            rows = await tx.fetch("SELECT nonce FROM nonces ORDER BY nonce")
+        assert [row["nonce"] for row in rows] == ["kept", "mine", "new"]
 
 
 @pytest.mark.parametrize("which", [0, 1], ids=["postgresql", "simulated"])

@@ -16,6 +16,7 @@ from unittest.mock import patch
 from uuid import UUID
 
 import asyncpg
+from aiohttp import web_app
 
 from node.hotline import assembly, jobs
 from node.hotline.flows.intake import Taken
@@ -423,31 +424,37 @@ class Outcome:
 def run(plan: Plan) -> Outcome:
     """Run one history; the same plan gives the same trace, byte for byte."""
     with simulated(plan):
-        loop = VirtualLoop()
-        asyncio.set_event_loop(loop)
-        loop.set_task_factory(_owned)
-        world = World(plan, loop)
-        try:
-            loop.run_until_complete(world.run())
-        except Stuck as stuck:
-            world.violated("liveness", str(stuck))
-        finally:
-            _finish(loop, world)
-        return Outcome(
-            plan,
-            world.found,
-            tuple(world.trace),
-            loop.time(),
-            world.quiet_after_s,
-            world.network.messages,
-            sum(len(station.disk.rows("outbox")) for station in world.stations.values()),
-        )
+        return _history(plan)
+
+
+def _history(plan: Plan) -> Outcome:
+    loop = VirtualLoop()
+    asyncio.set_event_loop(loop)
+    loop.set_task_factory(_owned)
+    world = World(plan, loop)
+    try:
+        loop.run_until_complete(world.run())
+    except Stuck as stuck:
+        world.violated("liveness", str(stuck))
+    finally:
+        _finish(loop, world)
+    return Outcome(
+        plan,
+        world.found,
+        tuple(world.trace),
+        loop.time(),
+        world.quiet_after_s,
+        world.network.messages,
+        sum(len(station.disk.rows("outbox")) for station in world.stations.values()),
+    )
 
 
 def _owned(loop: asyncio.AbstractEventLoop, coro: Any, **options: Any) -> asyncio.Task[Any]:
     """Make a task that belongs to the life in which it begins, and dies with it."""
     context = options.get("context")
     task: asyncio.Task[Any] = asyncio.Task(coro, loop=loop, **options)
+    if isinstance(loop, VirtualLoop):
+        loop.own(task)
     owner = RUNNING.get() if context is None else context.get(RUNNING)
     if owner is not None:
         if owner.dead:
@@ -464,7 +471,7 @@ def _finish(loop: VirtualLoop, world: World) -> None:
             station.run.kill()
     # A cancellation that meets a finished wait is lost; then the next one counts.
     for _ in range(_ENDS_MAX):
-        tasks = asyncio.all_tasks(loop)
+        tasks = loop.running()
         if not tasks:
             break
         for task in tasks:
@@ -503,12 +510,15 @@ def simulated(plan: Plan) -> Iterator[None]:
 
 @contextmanager
 def _uncollected() -> Iterator[None]:
-    """Leave cycles to be found between histories: one leaves few, and looking for them costs a tenth of it."""
+    """Leave cycles to be found when the history is over, among what it made; else what it leaves grows old."""
     enabled = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
+        # aiohttp keeps the last thousand ways through an application, and with them the world around each.
+        web_app._cached_build_middleware.cache_clear()
+        gc.collect(0)
         if enabled:
             gc.enable()
 

@@ -1,7 +1,7 @@
 """Turns statements into functions that run in a transaction: sources, joins, order, locks, changes and conflicts."""
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, fields, is_dataclass
 from functools import cmp_to_key
 from itertools import zip_longest
 from operator import itemgetter
@@ -94,29 +94,59 @@ class _Step:
         return found
 
 
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """A statement that was compiled.
+
+    `reads` are the tables that it reads where it does nothing else; `locking` is a select that locks what it finds.
+    """
+
+    run: Run
+    changes: bool
+    reads: tuple[str, ...] | None
+    locking: "tuple[_Query, tuple[str, ...]] | None"
+
+
 class Compiler:
     """Compiles the statements of one set of tables; keeps what it compiled."""
 
     def __init__(self, forms: dict[str, Form]) -> None:
         """Take the tables."""
         self._forms = forms
-        self._known: dict[str, tuple[Run, bool]] = {}
+        self._known: dict[str, _Known] = {}
 
     def run(self, session: Session, query: str, args: Sequence[object]) -> Result:
         """Run one statement; raises Blocked, with nothing changed, when it has to wait."""
-        compiled = self._known.get(query)
-        if compiled is None:
-            statement = parse(query)
-            compiled = self._known[query] = self._statement(statement, Scope(self._query)), _changes(statement)
-        run, changes = compiled
-        if not changes:
-            return run(Context(args, session, {}), {})
+        known = self._known.get(query)
+        if known is None:
+            known = self._known[query] = self._compiled(query)
+        if known.reads is not None:
+            answer: Result = _again(known.run, known.reads, Context(args, session, {}), query)
+            return answer
+        if known.locking is not None:
+            return _locked(known.locking, Context(args, session, {}), query)
+        if not known.changes:
+            return known.run(Context(args, session, {}), {})
         mark = session.mark()
         try:
-            return run(Context(args, session, {}), {})
+            return known.run(Context(args, session, {}), {})
         except BaseException:
             session.back(mark)
             raise
+
+    def _compiled(self, query: str) -> "_Known":
+        statement = parse(query)
+        changes, parts = _changes(statement), list(_parts(statement))
+        reads = tuple(sorted({one.name for one in parts if isinstance(one, tree.Table) and one.name in self._forms}))
+        scope = Scope(self._query)
+        lock = statement.lock if isinstance(statement, tree.Select) else None
+        notifies = any(isinstance(one, tree.Call) and one.name == "pg_notify" for one in parts)
+        if changes or notifies or any(isinstance(one, tree.Lock) and one is not lock for one in parts):
+            return _Known(self._statement(statement, scope), changes, None, None)
+        if lock is not None and isinstance(statement, tree.Select):
+            locking = self._query(statement, scope.inner())
+            return _Known(self._statement(statement, scope), changes, None, (locking, reads))
+        return _Known(self._statement(statement, scope), changes, reads, None)
 
     # Statements.
 
@@ -434,6 +464,10 @@ class _Query:
 
     def run(self, ctx: Context, env: Env) -> list[tuple[Any, ...]]:
         """Return the rows; raises Blocked when one has to be waited for."""
+        return self.taken(ctx, env, self.found(ctx, env))
+
+    def found(self, ctx: Context, env: Env) -> list[Env]:
+        """Return what meets all conditions, in order; locks nothing."""
         envs = _join(ctx, env, self.steps)
         if self.grouped:
             envs = self._grouped(ctx, env, envs)
@@ -444,6 +478,10 @@ class _Query:
             envs.sort(key=cmp_to_key(lambda one, other: self._compare(ctx, one, other)))
         if self.distinct_on:
             envs = _first_of_each(envs, lambda one: tuple(fn(ctx, one) for fn in self.distinct_on))
+        return envs
+
+    def taken(self, ctx: Context, env: Env, envs: list[Env]) -> list[tuple[Any, ...]]:
+        """Return the rows of what was found, as many as are wanted; raises Blocked when one has to be waited for."""
         if self.limit is not None or self.offset is not None or self.locked:
             envs = self._limited(ctx, env, envs)
         rows = self.produce(ctx, envs)
@@ -500,6 +538,39 @@ def _produce(outputs: list[Fn], scope: Scope) -> Callable[[Context, list[Env]], 
         return lambda ctx, envs: [tuple([fn(ctx, one) for fn in outputs]) for one in envs]
     pick = itemgetter(*names)
     return lambda _ctx, envs: [pick(one[number]) for one in envs]
+
+
+def _again(work: Callable[[Context, Env], Any], reads: tuple[str, ...], ctx: Context, query: str) -> Any:
+    """Return what the same question was answered, unless a table that it reads was changed since then."""
+    writes, tables = ctx.session.writes, ctx.session.tables
+    if writes and not writes.keys().isdisjoint(reads):
+        return work(ctx, {})
+    asked = query, *[tuple(one) if type(one) is list else one for one in ctx.args]
+    changes = tables.changes(reads)
+    known = tables.answers.get(asked)
+    if known is not None and known[0] == changes:
+        return known[1]
+    answer = work(ctx, {})
+    tables.answers[asked] = changes, answer
+    return answer
+
+
+def _locked(locking: "tuple[_Query, tuple[str, ...]]", ctx: Context, query: str) -> Result:
+    """Run a select that locks what it finds: what it finds may be known, whether it is free has to be seen."""
+    select, reads = locking
+    found = _again(select.found, reads, ctx, query)
+    return _selected(select.names, select.taken(ctx, {}, found))
+
+
+def _parts(one: Any) -> Iterator[Any]:
+    """Return everything that a statement is made of."""
+    if isinstance(one, tuple):
+        for part in one:
+            yield from _parts(part)
+    elif is_dataclass(one):
+        yield one
+        for name in fields(one):
+            yield from _parts(getattr(one, name.name))
 
 
 def _changes(statement: tree.Statement) -> bool:

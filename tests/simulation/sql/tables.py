@@ -151,6 +151,8 @@ class _Data:
     rows: dict[int, Row] = field(default_factory=dict)
     indexes: dict[str, dict[object, dict[int, None]]] = field(default_factory=dict)
     sequence: int = 0
+    #: How often a row was changed: what was read before the last time may be old.
+    changes: int = 0
 
     def index(self, column: str) -> dict[object, dict[int, None]]:
         found = self.indexes.get(column)
@@ -171,6 +173,7 @@ class _Data:
         return ids
 
     def change(self, row_id: int, row: Row | None) -> None:
+        self.changes += 1
         before = self.rows.pop(row_id, None)
         if row is not None:
             self.rows[row_id] = row
@@ -212,6 +215,8 @@ class Tables:
         self.data = {form.name: _Data(form) for form in forms}
         self.locks: dict[tuple[str, object], Session] = {}
         self.open: dict[Session, None] = {}
+        #: What selects answered, with the count of changes in each table that they read.
+        self.answers: dict[object, tuple[tuple[int, ...], Any]] = {}
         self._last_row = 0
 
     def begin(self) -> "Session":
@@ -223,6 +228,10 @@ class Tables:
     def next_row(self) -> int:
         self._last_row += 1
         return self._last_row
+
+    def changes(self, tables: Sequence[str]) -> tuple[int, ...]:
+        """Return how often each of these tables was changed."""
+        return tuple([self.data[table].changes for table in tables])
 
     def committed(self, table: str) -> list[Row]:
         """Return the committed rows of a table, in the order of their making."""
@@ -243,6 +252,8 @@ class Session:
         """See what is committed; nothing is changed yet."""
         self.tables = tables
         self.writes: dict[str, dict[int, Row | None]] = {}
+        #: What `back` puts in the place of each table's writes; None where there were none.
+        self._before: dict[str, dict[int, Row | None] | None] = {}
         self.notified: list[str] = []
         self.failed = False
         self.waits_for: Session | None = None
@@ -383,7 +394,11 @@ class Session:
         self._write(table, row[ROW_ID], None)
 
     def _write(self, table: str, row_id: int, row: Row | None) -> None:
-        over = self.writes.setdefault(table, {})
+        over = self.writes.get(table)
+        if table not in self._before:
+            self._before[table] = None if over is None else over.copy()
+        if over is None:
+            over = self.writes[table] = {}
         over.pop(row_id, None)
         over[row_id] = row
 
@@ -397,14 +412,19 @@ class Session:
 
     # The end.
 
-    def mark(self) -> tuple[dict[str, dict[int, Row | None]], int]:
-        """Return what `back` needs to undo a statement."""
-        return {table: dict(over) for table, over in self.writes.items()}, len(self.notified)
+    def mark(self) -> int:
+        """Begin a statement, and return what `back` needs to undo it."""
+        self._before = {}
+        return len(self.notified)
 
-    def back(self, mark: tuple[dict[str, dict[int, Row | None]], int]) -> None:
-        """Undo everything since `mark`."""
-        self.writes = mark[0]
-        del self.notified[mark[1] :]
+    def back(self, mark: int) -> None:
+        """Undo everything since the last `mark`."""
+        for table, over in self._before.items():
+            if over is None:
+                del self.writes[table]
+            else:
+                self.writes[table] = over
+        del self.notified[mark:]
 
     def commit(self) -> None:
         """Make the changes durable, in one step."""
