@@ -2,17 +2,20 @@
 
 import io
 import json
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from functools import partial
 from uuid import UUID
 
 import pytest
 
+from node.hotline.domain.lifecycle import TABLE, Event, State
 from node.hotline.jobs import Jobs
 from node.hotline.rounds import Rounds
-from node.hotline.store import outbound
+from node.hotline.store import custody, outbound
 from node.hotline.store.items import queue_depths
 from node.hotline.store.status import read_status
+from node.platform.database import Transaction
 from node.platform.telemetry import make_logger
 from protocol.codes import StatusKind, WithdrawalReason
 from protocol.record import parse_record
@@ -144,9 +147,10 @@ async def test_what_a_suspended_hotline_did_not_take_goes_another_way(world: Wor
 
 async def test_what_is_refused_goes_again_after_a_while_and_not_for_ever(world: World) -> None:
     """Refused by a hotline that is not there: what it would answer is noted as if it had."""
-    fr_node, nl_node, _, _ = world.nodes
+    fr_node, nl_node, de_node, _ = world.nodes
     await world.create_field_keys()
-    async with station(fr_node) as fr, station(nl_node) as nl:
+    lines = io.StringIO()
+    async with station(fr_node) as fr, station(nl_node, log=make_logger("error", "json", lines)) as nl:
         item = await reported(fr, nl, "NL")
         await move(nl, item, ip=ADDRESS["DE"])
         await arrived(nl, item, "leaving")
@@ -169,6 +173,58 @@ async def test_what_is_refused_goes_again_after_a_while_and_not_for_ever(world: 
             await nl.node.moving.orphans.run(nl.node.directory())
             expected = "leaving" if refusals <= len(waits_min) else "assigned"
             assert (await nl.item(item))["state"] == expected
+        await nl.node.moving.orphans.run(nl.node.directory())
+        assert (await nl.item(item))["reason"] == "refused-too-often"
+        (line,) = [json.loads(line) for line in lines.getvalue().splitlines() if "move.not-taken" in line]
+        assert (line["item"], line["peer"], line["code"]) == (str(item), de_node.id, "handling-violation")
+        # A person may let it go once more.
+        await move(nl, item, ip=ADDRESS["DE"])
+        await arrived(nl, item, "leaving")
+
+
+async def test_an_outcome_or_a_receipt_moves_an_item_as_the_table_says(world: World) -> None:
+    """They are read by statements of the database, over many items at once: in every state, what the table has."""
+    nl_node = world.nodes[1]
+    await world.create_field_keys([nl_node])
+    async with station(nl_node) as nl:
+        item = (await nl.report(f"http://{ADDRESS['DE']}/page", qualification=ILLEGAL)).items[0].id
+        await nl.until(item, "sent")
+
+        async def after(state: State, illegal: str, happens: Callable[[Transaction, int], Awaitable[None]]) -> str:
+            async with nl.node.db.transaction("test.table") as tx:
+                stream = await tx.value("SELECT stream FROM outbox WHERE type = 'report'")
+                trail = json.dumps([{"node": nl_node.id, "country": "DE", "evidence": "0" * 64}])
+                await tx.execute("DELETE FROM outbox_refusals")
+                await tx.execute("DELETE FROM custody")
+                await tx.execute(
+                    "INSERT INTO custody "
+                    "(item_id, holder, trail, given_at, out_stream, out_idx, receipted, updated_at) "
+                    "VALUES ($1, 'de.hotline.example', $2::text::jsonb, now(), $3, 0, false, now())",
+                    item,
+                    trail,
+                    stream,
+                )
+                said = json.dumps({"classification": illegal})
+                await tx.execute(
+                    "UPDATE items SET state = $1, qualification = $2::text::jsonb WHERE id = $3", state, said, item
+                )
+                await happens(tx, stream)
+                return str(await tx.value("SELECT state FROM items WHERE id = $1", item))
+
+        async def refused(tx: Transaction, stream: int) -> None:
+            # A report and a transfer stand at this place, as far as the two statements look.
+            await outbound.refuse(tx, stream, [(0, "not-competent", "no")], nl.clock.now())
+
+        async def receipted(tx: Transaction, stream: int) -> None:
+            await custody.receipted(tx, stream, 1, nl.clock.now())
+
+        for state in State:
+            sent = TABLE.get((state, Event.REFUSED_BY_PEER))
+            back = TABLE.get((state, Event.RETURNED))
+            assert await after(state, "not-illegal", refused) == (sent or back or state)
+            kept = back and TABLE[back, Event.QUALIFIED_ILLEGAL]
+            assert await after(state, "national", refused) == (sent or kept or state)
+            assert await after(state, "national", receipted) == TABLE.get((state, Event.RECEIPTED), state)
 
 
 async def test_what_no_record_can_carry_is_marked_and_told_once(world: World) -> None:

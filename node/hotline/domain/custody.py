@@ -17,6 +17,7 @@ NOT_LOCATED = "not-located"
 NOT_CLEARED = "not-cleared"
 NOT_PROVEN = "not-proven"
 RETENTION_OVER = "retention-over"
+REFUSED_TOO_OFTEN = "refused-too-often"
 LATE = "deliver-by-passed"
 """A hotline that had been sent an item did not receipt it in time."""
 
@@ -73,15 +74,13 @@ _FIRST_WAIT = timedelta(minutes=1)
 _WAITS_GROW = 4
 
 
-def may_go_again(refusals: int, last: datetime | None, now: datetime) -> bool:
-    """Tell whether an item is given once more to a hotline that refused it `refusals` times, at `last` lastly.
+def goes_again_at(refusals: int, last: datetime) -> datetime | None:
+    """Return when an item is given once more to a hotline that refused it `refusals` times, at `last` lastly.
 
     Its proof, or the directory of one of the two, may have been too old: that mends itself in minutes, and each wait is
-    four times the one before.
+    four times the one before. None when it was refused too often.
     """
-    if not refusals or last is None:
-        return True
-    return refusals < REFUSALS_MAX and now >= last + _FIRST_WAIT * _WAITS_GROW ** (refusals - 1)
+    return None if refusals >= REFUSALS_MAX else last + _FIRST_WAIT * _WAITS_GROW ** (refusals - 1)
 
 
 def newer(known: Sequence[Custody], told: Sequence[Custody], *, later: bool) -> bool:

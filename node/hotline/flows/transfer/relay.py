@@ -194,6 +194,17 @@ class Relay:
             code=code,
         )
 
+    def not_taken(self, item_id: UUID, node: str, code: str | None) -> None:
+        """Tell a person that its hotline refuses an item every time; `code` is why, the last time."""
+        self.log.error(
+            "an item stays, for its hotline refuses it",
+            action="move.not-taken",
+            alarm=True,
+            item=str(item_id),
+            peer=node,
+            code=code,
+        )
+
     def original_hash(self, held: Held) -> str:
         """Return the record hash of the report as it was first sent."""
         extra = parse_tlog_proof(held.original.encode()).extra

@@ -20,6 +20,7 @@ from node.hotline.domain.custody import (
     NOT_LOCATED,
     NOT_MOVED,
     NOT_PROVEN,
+    REFUSED_TOO_OFTEN,
     RETENTION_OVER,
     Contest,
     Stay,
@@ -235,7 +236,7 @@ class Relocator:
         """An item in our custody stays, moves on, or goes to the desk."""
         if verdict.country is None:
             await custody.stand(tx, row["id"], row["state"], NOT_LOCATED, now)
-        elif verdict.country == row["hosting_country"]:
+        elif verdict.country == row["hosting_country"] and row["reason"] != REFUSED_TOO_OFTEN:
             await custody.stand(tx, row["id"], row["state"], NOT_MOVED, now)
         elif not self.relay.cleared(row):
             await custody.stand(tx, row["id"], row["state"], NOT_CLEARED, now)
