@@ -183,9 +183,10 @@ class Jobs:
             # Who is a member is not known any more: what is written waits (PROTOCOL section 2).
             return []
         async with node.db.transaction("deliver.due") as tx:
-            backlog = await outbound.peers_with_backlog(tx)
+            stops = await heads.stops(tx)
+            # Whom a recovery left out is greeted, though nothing waits for it.
+            backlog = sorted({*await outbound.peers_with_backlog(tx), *stops.left_out})
             known = {contact.node_id: contact for contact in await contacts.contacts(tx, backlog)}
-            set_back = await heads.set_back(tx)
         self._suspects = {contact.node_id for contact in known.values() if contact.failures}
         now, directory = node.clock.now(), node.directory()
         # No wait is longer than the cap: one that is was written while our clock was ahead.
@@ -194,7 +195,12 @@ class Jobs:
         for peer_id in backlog:
             entry = directory.nodes.get(peer_id)
             retry_at = known[peer_id].retry_at if peer_id in known else None
-            if entry is None or entry.state != "active" or entry.delivery is Delivery.PULL or set_back.get(peer_id):
+            if (
+                entry is None
+                or entry.state != "active"
+                or entry.delivery is Delivery.PULL
+                or stops.set_back.get(peer_id)
+            ):
                 continue
             if retry_at is None or not rests[0] < retry_at - now <= rests[1]:
                 due.append(entry)

@@ -19,7 +19,7 @@ from node.hotline.flows.reclaim import Reclaimer
 from node.hotline.flows.replay import Replayer
 from node.hotline.flows.restart import Restarter
 from node.hotline.store import heads as heads_store
-from node.hotline.store import inbound, outbound, restored
+from node.hotline.store import inbound, judged, outbound, restored
 from node.platform.database import Transaction
 from node.platform.ids import new_id
 from protocol.codes import Delivery, NodeState
@@ -190,6 +190,10 @@ async def recover(
     # While this node was down a peer may have moved, or changed its keys.
     await node.membership.refresh()
     said, awaited = await _ask_all(node, without, visited=door is not None)
+    asked = {*awaited, *(peer.id for peer, _ in said)}
+    async with node.db.transaction("recover.asked") as tx:
+        others = {*node.directory().nodes, *await judged.peers(tx)} - asked - {node.settings.node_id}
+        await heads_store.leave_out(tx, sorted(asked), sorted(others), node.clock.now())
     # The backup may be older than a change of keys: what its receipts are worth, the newest directory says; whom we
     # asked may have told of a newer one.
     await node.membership.refresh()
@@ -213,9 +217,10 @@ async def recover(
         own |= visits.taken
     for peer, heads in said:
         own[peer.id] = await reclaimer.reclaim(peer, heads.held, directory)
+    await reclaimer.send_again()
     for peer, heads in said:
         received[peer.id] = await _fetch_back(node, peer, heads)
-    epochs = await _begin_epochs(node, recovery, without)
+    epochs = await _begin_epochs(node, recovery, asked)
     # Only now: what these records make us say belongs into the new epochs.
     await _do_again(node, directory)
     while await node.applier.run_once(directory):
@@ -225,7 +230,7 @@ async def recover(
         await node.greeter.greet(peer, directory, back=False)
     async with node.db.transaction("recover.end") as tx:
         left = await restored.left(tx)
-        await restored.end(tx, recovery, without, node.clock.now())
+        await restored.end(tx, recovery, asked, node.clock.now())
     return Recovered(own, received, epochs, left)
 
 
@@ -242,13 +247,12 @@ async def _ask_all(
     for peer in node.directory().nodes.values():
         if peer.id == node.settings.node_id or peer.state not in _MEMBERS or peer.id in without:
             continue
+        if peer.delivery is Delivery.PULL:
+            # It cannot be called. That the backup knows of no stream with it says nothing of what came after.
+            awaited.append(peer.id)
+            continue
         async with node.db.transaction("hello.read") as tx:
             ours = await heads_store.read_heads(tx, peer.id)
-        if peer.delivery is Delivery.PULL:
-            # It cannot be called; of one that we never spoke with there is nothing to ask.
-            if ours.written or ours.held:
-                awaited.append(peer.id)
-            continue
         heads = await node.catchup.hello(peer, ours)
         if isinstance(heads, Problem):
             silent.append(peer.id)
@@ -320,6 +324,6 @@ async def _follow(node: Node, replayer: Replayer, directory: Directory) -> None:
             pass
 
 
-async def _begin_epochs(node: Node, recovery: UUID, without: Collection[str]) -> list[tuple[str, int]]:
+async def _begin_epochs(node: Node, recovery: UUID, asked: Collection[str]) -> list[tuple[str, int]]:
     restarter = Restarter(node.settings.node_id, node.db, node.store.vault, node.clock.now)
-    return await restarter.restart(recovery, without)
+    return await restarter.restart(recovery, asked)

@@ -93,11 +93,11 @@ class Rounds:
         """Compare with a peer that this process has not met, or that was away, before anything is signed for it."""
         async with self._node.db.transaction("deliver.due") as tx:
             contact = await contacts.contact(tx, peer.id)
-            claimed = await heads_store.set_back(tx)
-        if claimed.get(peer.id):
+            stops = await heads_store.stops(tx)
+        if stops.set_back.get(peer.id):
             return False
         away = (contact.last_problem or "").startswith(_AWAY) and contact.failures > 0
-        if peer.id in self._met and peer.id not in claimed and not away:
+        if peer.id in self._met and peer.id not in stops.set_back and not stops.stands(peer.id) and not away:
             return True
         problem = await self._greet(peer, back=False)
         if problem is not None and problem.code.startswith(UNREACHABLE):
@@ -105,7 +105,7 @@ class Rounds:
             await self._node.sender.unheard(peer, problem)
             return False
         async with self._node.db.transaction("deliver.due") as tx:
-            return not (await heads_store.set_back(tx)).get(peer.id)
+            return not (await heads_store.stops(tx)).stands(peer.id)
 
     async def compare(self, peer: NodeEntry) -> Problem | None:
         """Compare heads and receipts with one peer; what differs is kept. A Problem when it does not answer."""
@@ -167,7 +167,7 @@ async def refuse_if_unfinished(node: Node) -> None:
 async def refuse_if_set_back(node: Node) -> None:
     """Raise OperatorError when a peer has proven that our database is older than what we told it."""
     async with node.db.transaction("hello.read") as tx:
-        claimed = await heads_store.set_back(tx)
+        claimed = (await heads_store.stops(tx)).set_back
     sentence = set_back_sentence([peer for peer, proven in claimed.items() if proven])
     if sentence is not None:
         raise OperatorError(sentence)

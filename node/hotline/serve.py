@@ -7,6 +7,8 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from importlib.metadata import version
 
+from aiohttp import web
+
 from node.clock import Clock
 from node.hotline.api.acts import ActsApi
 from node.hotline.api.admission import Admission
@@ -244,25 +246,32 @@ async def _done(work: Awaitable[None], ended: asyncio.Event | None) -> bool:
     return True
 
 
+def recovery_app(node: Node, visits: Visits) -> tuple[web.Application, PeerDoor]:
+    """Return what answers peers that cannot be called while the node recovers, and the door that lets them in."""
+    settings, admitted = node.settings, admission(node)
+    door = peer_door(node, admitted)
+    peers = replace(peer_api(node, door, admitted), receiver=without_limits(node.receiver))
+    app = make_app(
+        tuple(RecoveryApi(settings.node_id, door, peers, visits).routes()),
+        log=node.log,
+        metrics=node.metrics,
+        limits=Limits(
+            body_bytes_max=max(settings.body_bytes_max, RETURNED_BYTES_MAX),
+            body_timeout_s=settings.body_timeout_s,
+            bodies_bytes_max=settings.bodies_bytes_max,
+        ),
+        finish=door.finish,
+    )
+    return app, door
+
+
 def recovery_door(node: Node) -> OpenDoor:
     """Return what opens the peer door for peers that cannot be called, while the node recovers."""
 
     @asynccontextmanager
     async def opened(visits: Visits) -> AsyncIterator[None]:
-        settings, admitted = node.settings, admission(node)
-        door = peer_door(node, admitted)
-        peers = replace(peer_api(node, door, admitted), receiver=without_limits(node.receiver))
-        app = make_app(
-            tuple(RecoveryApi(settings.node_id, door, peers, visits).routes()),
-            log=node.log,
-            metrics=node.metrics,
-            limits=Limits(
-                body_bytes_max=max(settings.body_bytes_max, RETURNED_BYTES_MAX),
-                body_timeout_s=settings.body_timeout_s,
-                bodies_bytes_max=settings.bodies_bytes_max,
-            ),
-            finish=door.finish,
-        )
+        settings = node.settings
+        app, door = recovery_app(node, visits)
         listener = await listen(
             app,
             settings.listen_peer,

@@ -184,7 +184,7 @@ async def test_a_node_that_meets_its_peer_later_signs_nothing_for_it(world: Worl
 
             async def noticed() -> bool:
                 async with fr.node.db.transaction("test.read") as tx:
-                    return (await store.set_back(tx)).get(nl.node.settings.node_id, False)
+                    return ((await store.stops(tx)).set_back).get(nl.node.settings.node_id, False)
 
             await eventually(noticed, limit_s=20.0)
             assert await nl.value("SELECT count(*) FROM equivocations") == 0
@@ -199,12 +199,12 @@ async def test_a_claim_without_our_signature_stops_nothing(world: World) -> None
         answer = await peer.call("POST", "/peer/v1/hello", lie, before=as_json)
         assert answer.status == 200
         async with fr.node.db.transaction("test.read") as tx:
-            assert await store.set_back(tx) == {peer.id: False}
+            assert (await store.stops(tx)).set_back == {peer.id: False}
         async with station(world.nodes[1]):
             await fr.report(f"http://{ADDRESS['NL']}/1", qualification=ILLEGAL)
             await told(fr, 1)
             async with fr.node.db.transaction("test.read") as tx:
-                assert await store.set_back(tx) == {}
+                assert (await store.stops(tx)).set_back == {}
 
 
 @pytest.mark.parametrize(

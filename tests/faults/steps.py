@@ -92,6 +92,8 @@ HARMLESS: Mapping[str, str] = MappingProxyType(
         "publish.renew": "the coordinator's: as publish.store, and signed again within a minute",
         "dispute.refused": "one mark, made again at the desk's next answer",
         "compare.store": "what differs is found again by the next comparison, and mended as it then is",
+        "recover.asked": "notes whom a recovery asks, as every run does",
+        "recover.resend": "sets a cursor back to the last receipt that counts, as every run does",
         "recover.again": "lets what could not be done be tried again, as every run does",
         "pull.back": "ends a wait that ends by itself",
         "move.recall": "as locate.recall",

@@ -23,10 +23,12 @@ from node.hotline.domain.lifecycle import Said, State
 from node.hotline.domain.steps import SAID, Done, KnownItem
 from node.hotline.flows import receive
 from node.hotline.flows.apply import applier, transfers
+from node.hotline.flows.reclaim import Reclaimer
+from node.hotline.flows.restart import Restarter
 from node.hotline.flows.transfer.fallback import Fallback
 from node.hotline.framing import Framer
 from node.hotline.pulling import Pulls
-from node.hotline.store import contacts, directories, outbound, pulls, steps
+from node.hotline.store import contacts, directories, heads, outbound, pulls, restored, steps
 from node.hotline.store.steps import Listener
 from node.platform.database import Transaction
 from protocol.directory import Directory, DirectoryKey, NodeEntry
@@ -40,11 +42,12 @@ _LATE_S: Final = 0.03
 
 @dataclass(frozen=True, slots=True)
 class Bug:
-    """One mistake: its name, what it is, and how it is planted."""
+    """One mistake: its name, what it is, how it is planted, and the event without which it is never reached."""
 
     name: str
     sentence: str
     planted: Callable[[], AbstractContextManager[object]]
+    needs: str = ""
 
 
 @contextmanager
@@ -265,6 +268,31 @@ async def _nobody_gone(*_args: object) -> list[str]:
     return []
 
 
+async def _no_epoch(*_args: object) -> list[tuple[str, int]]:
+    """The streams go on where they were taken back to."""
+    return []
+
+
+async def _not_told(*_args: object) -> None:
+    """What was answered before is not remembered."""
+
+
+async def _never_gone(*_args: object) -> bool:
+    """Every record written after the restore is news."""
+    return False
+
+
+@contextmanager
+def _left_out_all_the_same() -> Iterator[None]:
+    """Whoever was not asked is exchanged with as ever."""
+
+    async def leave_out(*_args: object) -> None:
+        pass
+
+    with patch.object(heads, "leave_out", leave_out):
+        yield
+
+
 BUGS: Final = (
     Bug(
         "receipt-before-commit",
@@ -326,6 +354,30 @@ BUGS: Final = (
         "suspended-waited-for",
         "What waits for a node that was suspended is not taken back.",
         lambda: patch.object(Fallback, "_gone", _nobody_gone),
+    ),
+    Bug(
+        "no-new-epoch",
+        "A node that was restored goes on in the epoch that it took back.",
+        lambda: patch.object(Restarter, "restart", _no_epoch),
+        needs="restore",
+    ),
+    Bug(
+        "answered-again",
+        "A node that was restored forgets what it had answered, and says it again.",
+        lambda: patch.object(Reclaimer, "_told", _not_told),
+        needs="restore",
+    ),
+    Bug(
+        "sent-again",
+        "An item that had left before the restore, and was sent again before the recovery, goes twice.",
+        lambda: patch.object(restored, "had_gone", _never_gone),
+        needs="restore",
+    ),
+    Bug(
+        "left-out-all-the-same",
+        "A recovery does not note whom it did not ask, and the node exchanges records with them at once.",
+        _left_out_all_the_same,
+        needs="restore",
     ),
 )
 

@@ -1,9 +1,11 @@
 """The list of planted mistakes with the histories that find them, tests/simulation/BUGS.md: written, read, kept true.
 
-Written anew by `python -m tests.simulation.casebook`, after a change that makes other histories of the seeds.
+Written anew by `python -m tests.simulation.casebook`, after a change that makes other histories of the seeds; with
+names behind it, only these mistakes are looked for anew.
 """
 
 import re
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -48,7 +50,10 @@ def with_bug(bug: Bug, plan: Plan) -> Outcome:
 def find(bug: Bug) -> Outcome | None:
     """Return the first history that finds the mistake."""
     for seed in range(HISTORIES_MAX):
-        outcome = with_bug(bug, draw(seed))
+        plan = draw(seed)
+        if bug.needs and bug.needs not in {event.kind for event in plan.events}:
+            continue
+        outcome = with_bug(bug, plan)
         if outcome.found is not None:
             return outcome
     return None
@@ -65,6 +70,12 @@ def cases() -> list[Case]:
         )
         for match in _CASE.finditer(PAGE.read_text())
     ]
+
+
+def _kept(bug: Bug) -> str | None:
+    """Return what the page says of a mistake."""
+    match = re.search(rf"^## {bug.name}$.*?(?=^## |\Z)", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+    return None if match is None else match[0].rstrip() + "\n"
 
 
 def _written(bug: Bug) -> str:
@@ -93,8 +104,10 @@ def _written(bug: Bug) -> str:
 
 
 def main() -> None:
-    """Write the page."""
-    PAGE.write_text("\n".join([_HEAD, *map(_written, BUGS)]))
+    """Write the page anew, or only what it says of the mistakes named."""
+    named = sys.argv[1:]
+    pages = [(None if not named or bug.name in named else _kept(bug)) or _written(bug) for bug in BUGS]
+    PAGE.write_text("\n".join([_HEAD, *pages]))
 
 
 if __name__ == "__main__":

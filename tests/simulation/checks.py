@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 from uuid import UUID
 
-from node.hotline.domain.comparison import Direction
+from node.hotline.domain.comparison import Direction, Kind
 from node.hotline.domain.lifecycle import State
 from node.hotline.domain.windows import windows_of
 from protocol.batch import decode_batch
@@ -23,6 +23,7 @@ from protocol.receipt import open_receipt
 from protocol.record import parse_record
 from protocol.steps import TransferBody
 from protocol.tlogproof import parse_tlog_proof
+from tests.simulation.restores import is_set_back
 from tests.simulation.sql.tables import ROW_ID, Row, Session
 from tests.simulation.station import Station
 from tests.simulation.stepchecks import StepChecks, has_custody
@@ -60,6 +61,15 @@ class Log:
     items: list[UUID | None] = field(default_factory=list)
     written_s: list[float] = field(default_factory=list)
     receipted_s: dict[int, float] = field(default_factory=dict)
+    #: What stood at an index before the writer's storage went back.
+    former: dict[int, set[bytes]] = field(default_factory=dict)
+
+    def cut(self, size: int) -> None:
+        """Go back to what the first `size` records were."""
+        for idx in range(size, len(self.leaves)):
+            self.former.setdefault(idx, set()).add(self.leaves[idx])
+        for column in (self.leaves, self.types, self.items, self.written_s):
+            del column[size:]
 
 
 @dataclass(slots=True)
@@ -72,6 +82,7 @@ class Checks:
     versions: dict[str, int] = field(default_factory=dict)
     heard_s: dict[str, float] = field(default_factory=dict)
     applied: set[tuple[str, int, int]] = field(default_factory=set)
+    refused: set[tuple[str, str, int, int, str]] = field(default_factory=set)
     steps: StepChecks = field(init=False)
     _looks: "dict[str, Callable[[Station, Row], None]]" = field(init=False)
 
@@ -89,6 +100,7 @@ class Checks:
             "equivocations": self._equivocation,
             "inbox_refusals": self._refusal,
             "actions": self.steps.action,
+            "stream_differences": self._difference,
         }
 
     def _say(self, invariant: str, sentence: str) -> None:
@@ -98,18 +110,66 @@ class Checks:
 
     def committed(self, station: Station, name: str, session: Session) -> None:
         """Look at what one transaction wrote."""
-        for table, rows in session.writes.items():
-            look = self._looks.get(table)
-            if look is not None:
-                for row in rows.values():
-                    if row is not None:
-                        look(station, row)
+        if name == "recover.own":
+            self._taken_back(station, session)
+        # Records first: what is said of a stream is held against what stands in it.
+        for table, look in self._looks.items():
+            for row in session.writes.get(table, {}).values():
+                if row is not None:
+                    look(station, row)
         if "nonces" in session.writes and "peers" in session.writes:
             self._heard(station, name, session)
         if name == "deliver.receipt":
             self._reached(station, session)
         if station.run is not None and (running := station.run.tasks_running(TASKS_MAX)) is not None:
             self._say("I12", f"{station.id} has {running} tasks")
+
+    def set_back(self, station: Station) -> None:
+        """A node's storage went back: so does what is known of it."""
+        for stream, log in self.logs.items():
+            if stream[0] == station.id:
+                rows = station.disk.find("outbound_streams", peer=stream[1], epoch=stream[2])
+                log.cut(len(station.disk.find("outbox", stream=rows[0]["id"])) if rows else 0)
+        self.applied = {one for one in self.applied if one[0] != station.id}
+        for row in station.disk.rows("items"):
+            self._made(station, row)
+        self.steps.set_back(station)
+        stored = [row["version"] for row in station.disk.rows("directory_versions")]
+        self.versions[station.id] = max(stored, default=0)
+        for (origin, size), note in list(self.receipts.items()):
+            stream = _stream_of(origin)
+            if stream[1] == station.id and not self._has(stream, size, note):
+                self.world.restores.forgotten.add(note)
+                del self.receipts[origin, size]
+
+    def _has(self, stream: Stream, size: int, note: bytes) -> bool:
+        """Tell whether either side of a stream has stored a receipt."""
+        sender, receiver = self.world.stations.get(stream[0]), self.world.stations[stream[1]]
+        for row in receiver.disk.find("inbound_streams", peer=stream[0], epoch=stream[2]):
+            if receiver.disk.find("inbound_batches", stream=row["id"], size=size, receipt=note):
+                return True
+        if sender is None:
+            return False
+        rows = sender.disk.find("outbound_streams", peer=stream[1], epoch=stream[2])
+        return any(sender.disk.find("receipts", stream=row["id"], size=size, note=note) for row in rows)
+
+    def _taken_back(self, station: Station, session: Session) -> None:
+        """What a node takes back of its own is what it had written there; what it wrote there since goes elsewhere."""
+        back = [row for row in session.writes.get("outbox", {}).values() if row is not None]
+        for number in {row["stream"] for row in back}:
+            stream = self._stream(station, "outbound_streams", number)
+            log = self.logs.setdefault(stream, Log())
+            first = min(row["idx"] for row in back if row["stream"] == number)
+            wrong = [row["idx"] for row in back if row["leaf_hash"] not in log.former.get(row["idx"], ())]
+            if wrong:
+                self._say("I5", f"{_named(stream)}: {station.id} took back what it never wrote at {wrong[0]}")
+            if first < len(log.leaves):
+                log.cut(first)
+
+    def _difference(self, station: Station, row: Row) -> None:
+        """I4: nobody proves to a node that it told two stories, unless its storage went back."""
+        if is_set_back(row) and station.id not in self.world.restores.ever:
+            self._say("I4", f"{row['peer']} proved {row['kind']} to {station.id}, which was never set back")
 
     def _stream(self, station: Station, table: str, number: int) -> Stream:
         (row,) = station.disk.find(table, id=number)
@@ -149,6 +209,9 @@ class Checks:
             self._say("I5", f"{_named(stream)}: {station.id} holds another record at {row['idx']} than it hashed")
         if stream[0] not in self.world.stations:
             return
+        if row["leaf_hash"] in log.former.get(row["idx"], ()):
+            # It was on its way when its writer's storage went back.
+            return
         if row["idx"] >= len(log.leaves):
             self._say("I5", f"{_named(stream)}: {station.id} holds a record at {row['idx']} that was never written")
         elif log.leaves[row["idx"]] != row["leaf_hash"]:
@@ -171,6 +234,9 @@ class Checks:
             self._stored(receiver, stream, row["size"], row["note"])
 
     def _stored(self, receiver: Station, stream: Stream, size: int, note: bytes) -> None:
+        if note in self.world.restores.forgotten:
+            # It was on its way when its giver's storage went back.
+            return
         inbound = next(
             iter(receiver.disk.find("inbound_streams", peer=stream[0], epoch=stream[2])),
             None,
@@ -187,7 +253,8 @@ class Checks:
         """I12: what waits to be applied is bounded."""
         applied = [r["applied"] for r in station.disk.find("apply_cursors", stream=row["id"])]
         waiting = row["size"] - (applied[0] if applied else 0)
-        if waiting > station.settings.unapplied_records_max:
+        # A recovery takes everything again that was taken once.
+        if waiting > station.settings.unapplied_records_max and station.id not in self.world.restores.due:
             self._say("I12", f"{station.id} holds {waiting} records of {row['peer']} that are not applied")
         if len(station.disk.rows("nonces")) > NONCES_MAX:
             self._say("I12", f"{station.id} remembers {len(station.disk.rows('nonces'))} nonces")
@@ -217,14 +284,18 @@ class Checks:
     def _item(self, station: Station, row: Row) -> None:
         """I2: a record makes one item."""
         self.steps.item(station, row)
-        if row["received_stream"] is None:
-            return
+        if not self._made(station, row):
+            self._say("I2", f"{station.id} made two items of the record at {row['received_idx']}")
+
+    def _made(self, station: Station, row: Row) -> bool:
+        """Remember what an item was made of; tells whether it is the only one."""
         key = station.id, row["received_stream"], row["received_idx"]
         fresh = (station.id, row[ROW_ID], -1)
-        if fresh not in self.applied:
-            if key in self.applied:
-                self._say("I2", f"{station.id} made two items of the record at {row['received_idx']}")
-            self.applied |= {fresh, key}
+        if row["received_stream"] is None or fresh in self.applied:
+            return True
+        twice = key in self.applied
+        self.applied |= {fresh, key}
+        return not twice
 
     def _equivocation(self, station: Station, row: Row) -> None:
         if row["peer"] in self.world.stations:
@@ -232,6 +303,10 @@ class Checks:
 
     def _refusal(self, station: Station, row: Row) -> None:
         stream = self._stream(station, "inbound_streams", row["stream"])
+        if (refused := (*stream, row["idx"], row["code"])) in self.refused:
+            # Before the storage went back, which the node's own outcome tells.
+            return
+        self.refused.add(refused)
         giver = self.world.stations.get(stream[0])
         if giver is None or self.world.may_refuse(row["code"]) or self._outdated(station, giver, row):
             return
@@ -255,7 +330,9 @@ class Checks:
             return False
         stream = self._stream(station, "inbound_streams", row["stream"])
         written_s = self.logs[stream].written_s[row["idx"]]
-        return giver.id != StreamId.parse(Checkpoint.parse(note.text).origin).aud or written_s <= self.heard_s[giver.id]
+        if giver.id != StreamId.parse(Checkpoint.parse(note.text).origin).aud:
+            return True
+        return written_s <= self.heard_s[giver.id] or self.versions[giver.id] < self.versions[station.id]
 
     def _heard(self, station: Station, name: str, session: Session) -> None:
         """An authenticated call ends the back-off towards its sender (section 6)."""
@@ -332,9 +409,14 @@ class Checks:
         for node in self.world.authority.away:
             return f"{node} is not back yet"
         for station in self.world.stations.values():
-            if station.run is None or station.run.app is None:
+            if station.run is None or station.run.node is None:
                 return f"{station.id} is down"
-            if station.run.node is None or station.run.node.directory().version != self.world.version:
+            if station.alone or station.id in self.world.restores.due or self.world.restores.told(station):
+                return f"{station.id} is to be recovered again"
+            for row in station.disk.rows("stream_differences"):
+                if row["kind"] == Kind.NOT_ASKED and row["mended_at"] is None and row["peer"] in self.world.stations:
+                    return f"{station.id} does not know yet what {row['peer']} holds"
+            if station.run.node.directory().version != self.world.version:
                 return f"{station.id} has not heard of the newest directory"
             judged = {(row["peer"], row["direction"]): row["windows"] for row in station.disk.rows("judged_keys")}
             for (peer, direction), windows in judged.items():
@@ -352,8 +434,11 @@ class Checks:
                     return f"{station.id} has applied {sizes[row['id']]} of {row['size']} records of {row['peer']}"
             acked = {row["stream"]: row["acked_size"] for row in station.disk.rows("delivery_cursors")}
             for row in station.disk.rows("outbound_streams"):
-                if row["peer"] in self.world.stations and row["next_index"] > acked[row["id"]]:
-                    return f"{row['peer']} has receipted {acked[row['id']]} of {row['next_index']} of {station.id}"
+                peer, size = self.world.stations.get(row["peer"]), acked[row["id"]]
+                if peer is not None and row["next_index"] > size:
+                    return f"{peer.id} has receipted {size} of {row['next_index']} of {station.id}"
+                if peer is not None and self._held(peer, (station.id, peer.id, row["epoch"])) < size:
+                    return f"{peer.id} does not hold all that it receipted of {station.id}"
         return None
 
     def _may_move(self, station: Station, item: UUID) -> bool:
@@ -366,7 +451,7 @@ class Checks:
     def at_the_end(self) -> None:
         """Compare both sides of everything."""
         for stream, log in self.logs.items():
-            if stream[1] in self.world.stations:
+            if stream[1] in self.world.stations and log.leaves:
                 self._compare(stream, log)
         for truth in self.world.truths.values():
             self._custody(truth.item, truth.node, truth.country, qualified=truth.qualified)
@@ -432,6 +517,8 @@ class Checks:
         found = [(one.id, one.disk.find("items", id=item)) for one in self.world.stations.values()]
         rows = {holder: held[0] for holder, held in found if held}
         holders = {holder: row["state"] for holder, row in rows.items()}
+        if not holders and self.world.restores.is_lost(node, item):
+            return
         if node not in holders:
             self._say("I1", f"{node} took a report and does not have it")
             return
@@ -464,10 +551,10 @@ class Checks:
 
 def _proves(receipt: bytes, station: Station) -> bool:
     """Tell whether a receipt proves something by the directory that a node has in use."""
-    if station.run is None or station.run.node is None:
+    if station.run is None or station.run.assembled is None:
         return False
     try:
-        open_receipt(receipt, station.run.node.directory())
+        open_receipt(receipt, station.run.assembled.directory())
     except SignatureInvalid:
         return False
     return True

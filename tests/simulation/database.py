@@ -57,8 +57,9 @@ class Disk:
         self.listeners.clear()
 
     def restore(self, backup: Tables) -> None:
-        """Put yesterday's tables in the place of today's."""
+        """Put yesterday's tables in the place of today's; no number of a row is given a second time."""
         self.crash()
+        backup.follow(self.tables)
         self.tables = backup
 
 

@@ -162,7 +162,12 @@ class Hostile:
             return
         at = self.rng.randrange(told.acked)
         leaves = [leaf_hash(record) for record in told.records[:at]]
-        await self._refused(target, self.id, at, self._batch(StreamId(self.id, target, 1), leaves, [b'{"other":1}']))
+        batch = self._batch(StreamId(self.id, target, 1), leaves, [b'{"other":1}'])
+        if target in self.world.restores.ever:
+            # What it had receipted may be lost, and its giver be left out of the recovery.
+            await self._put(target, self.id, at, batch)
+        else:
+            await self._refused(target, self.id, at, batch)
 
     async def _replay(self, target: str) -> None:
         """Send again what it saw on the wire."""

@@ -30,6 +30,18 @@ _BURST_S: Final = 6.0
 _LISTED: Final = 0.12
 BACK_AFTER_S: Final = 30.0
 
+#: How often a node's storage goes back to what it held some seconds before, and where its recovery is killed then.
+_RESTORED: Final = 0.08
+_RECOVERY_STEPS: Final = (
+    "recover.begin",
+    "recover.own",
+    "receive.store",
+    "recover.epochs",
+    "recover.replay",
+    "apply.store",
+    "recover.end",
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Event:
@@ -96,6 +108,7 @@ def draw(seed: int) -> Plan:
         events += [_hostile(rng, honest, hostile) for _ in range(rng.randint(1, 5))]
     events += _analysts(seed, honest)
     events += _listed(seed, countries)
+    events += _restored(seed, honest, events)
     return Plan(
         seed=seed,
         countries=countries,
@@ -146,6 +159,37 @@ def _listed(seed: int, countries: tuple[str, ...]) -> list[Event]:
     lasts_s = rng.choice((rng.uniform(8.0, 20.0), ACTIVE_S + BACK_AFTER_S - at_s))
     state = rng.choice(("suspended", "suspended", "left", "maintenance"))
     return [Event(at_s, "listed", rng.choice(countries), amount=lasts_s, detail=state)]
+
+
+def _restored(seed: int, honest: tuple[str, ...], others: list[Event]) -> list[Event]:
+    """A node's storage goes back: `amount` seconds after the backup, for `number` seconds the node is down.
+
+    Its folder of the directory goes back with it, or stays; or it serves for a while before it is recovered, and no
+    peer can be reached. Its recovery may be killed. Another member may be suspended meanwhile, and is not asked.
+    """
+    rng = random.Random(f"restored {seed}")
+    if rng.random() >= _RESTORED:
+        return []
+    node, at_s = rng.choice(honest), rng.uniform(1.0, 28.0)
+    lasts_s = rng.uniform(0.5, ACTIVE_S - 4.0 - at_s)
+    detail = rng.choice(("folder", "database", "alone"))
+    kinds = {event.kind for event in others}
+    events = [Event(at_s, "restore", node, number=rng.choice((1, 9)), amount=lasts_s, detail=detail)]
+    if detail == "alone":
+        # What the backup holds on its way is sent again before it is known that it had arrived.
+        other = rng.choice([country for country in honest if country != node])
+        sent_at_s = at_s - rng.uniform(0.0, 0.4)
+        events.append(Event(sent_at_s, "report", node, other, number=2, detail="qualified"))
+    if rng.random() < 0.4:
+        step = f"{rng.choice(('before', 'after'))} {rng.choice(_RECOVERY_STEPS)}"
+        killed = Event(at_s + lasts_s, "crash-at-commit", node, number=rng.randint(1, 3), amount=2.0, detail=step)
+        events.append(killed)
+    if "listed" not in kinds and rng.random() < 0.25:
+        away = rng.choice([country for country in honest if country != node])
+        begins_s = rng.uniform(at_s, at_s + lasts_s)
+        ends_s = rng.uniform(at_s + lasts_s + 10.0, ACTIVE_S + BACK_AFTER_S)
+        events.append(Event(begins_s, "listed", away, amount=ends_s - begins_s, detail="suspended"))
+    return events
 
 
 def _at(rng: random.Random) -> float:

@@ -120,6 +120,8 @@ class VirtualMirror:
         if run is None or run.dead:
             raise asyncio.CancelledError
         station = run.station
+        if station.alone:
+            raise SourceFailed(f"{self.name} did not answer (connect)")
         request = Request("GET", f"{self._base_url}{MIRROR_PATH}/{file}", {}, b"")
         try:
             answer = await station.world.network.exchange(station.id, request, station.settings.peer_timeout_s)
@@ -319,6 +321,8 @@ class VirtualClient(PeerClient):
         if run is None or run.dead:
             raise asyncio.CancelledError
         station = run.station
+        if station.alone:
+            raise PeerUnreachable("connect", "nothing gets out")
         answer = await station.world.network.exchange(station.id, request, station.settings.peer_timeout_s)
         if len(answer.body) > limit:
             raise PeerAnswerInvalid("too-large", f"the answer has more than {limit} bytes", status=answer.status)
@@ -351,6 +355,8 @@ class Station:
     clock: VirtualClock = field(init=False)
     run: "Run | None" = None
     database_down: bool = False
+    #: Nobody reaches it and it reaches nobody.
+    alone: bool = False
     trusted: dict[str, bytes] = field(default_factory=dict)
     planned: list[Commit] = field(default_factory=list)
     commits: dict[str | None, int] = field(default_factory=dict)
@@ -382,10 +388,15 @@ class Station:
         except OperatorError as error:
             # With an older directory put in its place, or by a wrong clock, it rightly refuses.
             right = self.file.files == self.world.directory() and not self.clock.ahead_s
-            if "went away" not in error.sentence and right:
+            if self.world.restores.told(self):
+                self.world.restores.due.add(self.id)
+            elif "went away" not in error.sentence and right:
                 self.world.violated("unforeseen", f"{self.id} does not start: {error.sentence}")
             # Whoever watches over the process starts it again.
             self.crash(1.0)
+        else:
+            if run.node is None and not run.dead:
+                self.crash(0.0)
 
     def crash(self, down_s: float) -> None:
         """Kill the node at once; it starts again after `down_s`."""
@@ -412,11 +423,35 @@ class Run:
         self.dead = False
         self._tasks: list[asyncio.Task[Any]] = []
         self._look_at = _TASKS_LOOK
+        #: `assembled` is the node of any command, `node` the one that serves.
+        self.assembled: Node | None = None
         self.node: Node | None = None
         self.app: web.Application | None = None
 
     async def start(self) -> None:
-        """Assemble the node from its disk and start its loops."""
+        """Assemble the node from its disk and start its loops; or recover it, where it was set back, and end."""
+        node = self.assembled = await self._assemble()
+        restores = self.station.world.restores
+        if self.station.id in restores.due:
+            await restores.recover(self, node)
+            return
+        self.node = node
+        admitted = admission(node)
+        door = peer_door(node, admitted)
+        app = make_app(
+            peer_routes(node, door, admitted),
+            log=node.log,
+            metrics=METRICS,
+            limits=Limits(body_bytes_max=self.station.settings.body_bytes_max),
+            finish=door.finish,
+        )
+        app.freeze()
+        self.app = None if self.station.alone else app
+        rounds = Rounds(node)
+        Jobs(node, rounds).start()
+        await rounds.begin()
+
+    async def _assemble(self) -> Node:
         station = self.station
         db = MemoryDatabase(station.disk, self)
         store = Store(station.settings, station.clock, db, station.vault)
@@ -438,20 +473,8 @@ class Run:
         }
         wanted = inspect.signature(assembly._node).parameters
         build: Any = assembly._node
-        self.node = build(**{name: given.get(name) for name in wanted})
-        admitted = admission(self.node)
-        door = peer_door(self.node, admitted)
-        self.app = make_app(
-            peer_routes(self.node, door, admitted),
-            log=log,
-            metrics=METRICS,
-            limits=Limits(body_bytes_max=station.settings.body_bytes_max),
-            finish=door.finish,
-        )
-        self.app.freeze()
-        rounds = Rounds(self.node)
-        Jobs(self.node, rounds).start()
-        await rounds.begin()
+        node: Node = build(**{name: given.get(name) for name in wanted})
+        return node
 
     def kill(self) -> None:
         """End every task; whatever one still tries, nothing comes of it."""

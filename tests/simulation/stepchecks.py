@@ -45,6 +45,12 @@ class StepChecks:
     def _say(self, rule: str, sentence: str) -> None:
         self.world.violated(rule, sentence)
 
+    def set_back(self, station: Station) -> None:
+        """A node's storage went back: its items stand as they stood."""
+        self.stood = {key: stood for key, stood in self.stood.items() if key[0] != station.id}
+        for row in station.disk.rows("items"):
+            self._stands(station, row)
+
     # After every commit.
 
     def item(self, station: Station, row: Row) -> None:
@@ -53,10 +59,14 @@ class StepChecks:
         state, was_baseline = self.stood.get(key, (row["state"], False))
         if state in _ENDS and row["state"] != state:
             self._say("end", f"an item of {station.id} that was {state} is {row['state']}")
-        found = {_found(row["qualification"]), _found(row["peer_qualification"])} - {None}
+        found = self._stands(station, row)
         if was_baseline and "baseline" not in found:
             self._say("baseline", f"{station.id} overruled a baseline qualification: {sorted(map(str, found))}")
-        self.stood[key] = row["state"], "baseline" in found
+
+    def _stands(self, station: Station, row: Row) -> set[str | None]:
+        found = {_found(row["qualification"]), _found(row["peer_qualification"])} - {None}
+        self.stood[station.id, row["id"]] = row["state"], "baseline" in found
+        return found
 
     def action(self, station: Station, row: Row) -> None:
         """Each action once, nothing after a final one, and an offence changes nothing."""

@@ -32,6 +32,7 @@ from tests.simulation.hostile import Hostile
 from tests.simulation.network import Link, Network
 from tests.simulation.plan import ACTIVE_S, Event, Plan
 from tests.simulation.proven import remembered
+from tests.simulation.restores import Restores
 from tests.simulation.sql.tables import ROW_ID, Blocked, Session
 from tests.simulation.station import (
     RUNNING,
@@ -89,6 +90,7 @@ class World:
     checks: Checks = field(init=False)
     analysts: Analysts = field(init=False)
     authority: Authority = field(init=False)
+    restores: Restores = field(init=False)
     hostile: Hostile | None = None
     trace: list[str] = field(default_factory=list)
     found: Violated | None = None
@@ -111,6 +113,7 @@ class World:
         self.checks = Checks(self)
         self.analysts = Analysts(self)
         self.authority = Authority(self)
+        self.restores = Restores(self)
         self.entries = {country: self._first_entry(country) for country in self.plan.countries}
         raw = self.directory()
         for country in self.plan.countries:
@@ -246,11 +249,14 @@ class World:
 
     def _move(self, event: Event) -> None:
         run = self._station(event.node).run
-        if run is not None and run.node is not None:
+        if run is not None and run.node is not None and not run.station.alone:
             self._at(self._station(event.node), run.move(self.rng, event.other))
 
     def _analyst(self, event: Event) -> None:
         station = self._station(event.node)
+        if station.alone:
+            # People look after it: nobody decides anything on older storage.
+            return
         if (work := self.analysts.happen(station, event)) is not None:
             self._at(station, work)
 
@@ -364,6 +370,9 @@ class World:
 
     def _listed(self, event: Event) -> None:
         self.authority.list_as(event)
+
+    def _restore(self, event: Event) -> None:
+        self.restores.happen(event)
 
     def _new_keys(self, event: Event) -> None:
         """Retire a node's keys and list new ones, which it signs with from now on; the others hear of it later."""

@@ -31,6 +31,8 @@ class Kind(StrEnum):
     """The peer holds more of our stream than it gave us receipts for, and gives us none now."""
     RECEIPT_DIFFERS = "receipt-differs"
     """The peer keeps another receipt for a size than the one it gave us."""
+    NOT_ASKED = "not-asked"
+    """We recovered and did not ask the peer: what it holds of our stream is not known."""
 
 
 #: What a hello alone can tell.

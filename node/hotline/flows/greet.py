@@ -4,7 +4,7 @@ Never writes a record and never sends one; a stream that the peer proves to be s
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from datetime import datetime
@@ -83,7 +83,8 @@ class Greeter:
         judged = [(one, await self._proven(one, peer, directory)) for one in found]
         now = self.clock_now()
         async with self.db.transaction("hello.store") as tx:
-            await store.keep_differences(tx, peer.id, judged, TOLD_BY_HELLO | {Kind.PEER_LOST}, now)
+            looked_for = TOLD_BY_HELLO | {Kind.PEER_LOST} | _settled(found)
+            await store.keep_differences(tx, peer.id, judged, looked_for, now)
             for one in found:
                 if one.kind is Kind.PEER_LOST:
                     await _send_again(tx, peer.id, one)
@@ -97,7 +98,8 @@ class Greeter:
         now = self.clock_now()
         async with self.db.transaction("hello.store") as tx:
             ours, found = await self._differences(tx, peer, theirs, None)
-            await store.keep_differences(tx, peer, [(one, False) for one in found], TOLD_BY_HELLO, now)
+            looked_for = TOLD_BY_HELLO | _settled(found)
+            await store.keep_differences(tx, peer, [(one, False) for one in found], looked_for, now)
             await contacts.greeted(tx, peer, now)
         return ours
 
@@ -134,6 +136,12 @@ class Greeter:
                 return True
             own = await store.own_root(tx, Direction.OUT, peer.id, one.epoch, covered.size)
         return own != covered.root
+
+
+def _settled(found: Sequence[Difference]) -> frozenset[Kind]:
+    """Return what a hello ends: who holds nothing of our stream that we do not know need not be recovered from."""
+    unknown = any(one.direction is Direction.OUT and one.kind in _NEEDS_PROOF for one in found)
+    return frozenset() if unknown else frozenset({Kind.NOT_ASKED})
 
 
 async def _send_again(tx: Transaction, peer: str, lost: Difference) -> None:

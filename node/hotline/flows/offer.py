@@ -31,7 +31,7 @@ class Offerer:
         Raises ProtocolError `maintenance` while our streams stand still.
         """
         async with self.db.transaction("offer.read") as tx:
-            if (await heads.set_back(tx)).get(peer):
+            if (await heads.stops(tx)).stands(peer):
                 raise ProtocolError("maintenance", "this node's streams stand still until it is recovered")
             newest = await outbound.newest_epoch(tx, peer)
             cursor = await outbound.cursor_of(tx, peer, epoch)

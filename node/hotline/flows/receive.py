@@ -267,6 +267,9 @@ class Receiver:
             head = await inbound.lock_stream(tx, offer.iss, offer.epoch)
         if head is None:
             raise LookupError("a stream that was just begun is there")
+        if head.left_out:
+            # What we had receipted and answered is not known: it would be taken as new.
+            raise ProtocolError("maintenance", "this node was recovered and has not asked the caller yet")
         return head
 
     async def _check_new_epoch(

@@ -15,17 +15,19 @@ from node.errors import OperatorError
 from node.hotline.domain.comparison import Direction
 from node.hotline.domain.delivery import Problem
 from node.hotline.judging import Judge
-from node.hotline.store import inbound, outbound, restored
+from node.hotline.store import inbound, judged, outbound, restored
 from node.hotline.store.vault import Vault
 from node.platform.database import Database, Transaction
 from protocol.batch import RETURNED_BYTES_MAX, decode_batch
 from protocol.bodies import OutcomeBody
-from protocol.checkpoint import StreamId
+from protocol.checkpoint import Checkpoint, StreamId
+from protocol.cosignature import verify_checkpoint
 from protocol.directory import Directory, NodeEntry
 from protocol.errors import ProtocolError
 from protocol.hello import Held
-from protocol.keys import SignatureInvalid
+from protocol.keys import KeyState, KeyUse, PublicKey, SignatureInvalid
 from protocol.merkle import leaf_hash
+from protocol.note import Note, parse_note
 from protocol.receipt import open_receipt
 from protocol.record import parse_record
 
@@ -86,7 +88,7 @@ class Reclaimer:
         loop = asyncio.get_running_loop()
         try:
             note, records = decode_batch(body, bytes_max=RETURNED_BYTES_MAX)
-            covered, stream = await loop.run_in_executor(self.pool, open_receipt, note, directory)
+            covered, stream, counts = await loop.run_in_executor(self.pool, _opened, note, directory)
         except (ProtocolError, SignatureInvalid, ValueError):
             raise OperatorError(f"The copy of our records at {peer} is not proven by our signature.") from None
         if (stream.iss, stream.aud, stream.epoch, covered.size) != (self.node_id, peer, epoch, first + len(records)):
@@ -106,7 +108,15 @@ class Reclaimer:
                 await self._set_aside(tx, cursor.stream, peer, first + same)
             await self._append(tx, cursor.stream, peer, first + same, records[same:], now)
             await outbound.store_receipt(tx, cursor.stream, covered.size, note, edge, now)
+            if not counts:
+                await judged.mark(tx, Direction.OUT, [judged.Receipt(cursor.stream, covered.size, note)])
         return covered.size, len(records) - same
+
+    async def send_again(self) -> None:
+        """Go back behind what came with receipts that prove nothing any more: it is sent again, under new ones."""
+        async with self.db.transaction("recover.resend") as tx:
+            for stream in await judged.uncovered(tx):
+                await judged.send_again(tx, stream)
 
     async def _set_aside(self, tx: Transaction, stream: int, peer: str, first: int) -> None:
         rows = await restored.cut_tail(tx, stream, first)
@@ -158,3 +168,43 @@ class Reclaimer:
             [(one.index, one.code, one.field, one.detail) for one in body.refused],
             now,
         )
+
+
+def _opened(raw: bytes, directory: Directory) -> tuple[Checkpoint, StreamId, bool]:
+    """Return what a receipt covers, and whether it counts; one that does not is still our own word.
+
+    Raises SignatureInvalid where neither is so, ProtocolError for what is no receipt.
+    """
+    try:
+        return *open_receipt(raw, directory), True
+    except SignatureInvalid:
+        note = parse_note(raw)
+        covered = Checkpoint.parse(note.text)
+        stream = StreamId.parse(covered.origin)
+        _verify_own(note, covered, stream.iss, directory)
+        return covered, stream, False
+
+
+def _verify_own(note: Note, covered: Checkpoint, node: str, directory: Directory) -> None:
+    """Raise SignatureInvalid unless `node` signed with one key of each algorithm; no stolen one, retired or not.
+
+    When it was signed nothing proves any more. A key that was never in other hands signed what we wrote, whenever that
+    was.
+    """
+    keys = [
+        key.public
+        for key in directory.nodes[node].keys
+        if key.use is KeyUse.STREAM and key.window() is not None and key.state is not KeyState.COMPROMISED
+    ]
+    algorithms = {key.algorithm for key in keys}
+    signed = {key.algorithm for key in keys if _has_signed(note, covered, key)}
+    if not algorithms or signed != algorithms:
+        raise SignatureInvalid("no key of ours that counts signed this")
+
+
+def _has_signed(note: Note, covered: Checkpoint, key: PublicKey) -> bool:
+    try:
+        verify_checkpoint(note, covered, [key])
+    except SignatureInvalid:
+        return False
+    return True

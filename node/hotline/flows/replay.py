@@ -175,6 +175,8 @@ class Replayer:
                 return REFUSED
             known = (await steps.lock_known(tx, [item_id], self.teller.node_id))[item_id]
             await self._recall(tx, known, known.custodian, now)
+        if state is State.LEAVING:
+            # Since the restore it was to leave again; that transfer is not sent, or called back.
             state = State.ASSIGNED
         if state not in _MAY_LEAVE:
             return REFUSED

@@ -1,6 +1,6 @@
 """Begins a new epoch of every stream after a restore, each in the words that its peer checks. Sends nothing."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
@@ -9,10 +9,11 @@ from node.hotline.store import outbound, restored
 from node.hotline.store.vault import Vault
 from node.platform.database import Database, Transaction
 from node.platform.ids import new_id
+from protocol.bodies import OutcomeBody
 from protocol.checkpoint import Checkpoint, StreamId
 from protocol.epoch import encode_epoch
 from protocol.merkle import leaf_hash
-from protocol.record import Handling
+from protocol.record import Handling, encode_outcome, parse_record
 
 #: The beginning of an epoch is about the exchange, not about content; kept like an outcome.
 _RETAIN = timedelta(days=365)
@@ -27,8 +28,11 @@ class Restarter:
     vault: Vault
     clock_now: Callable[[], datetime]
 
-    async def restart(self, recovery: UUID, without: Collection[str]) -> list[tuple[str, int]]:
-        """Begin the next epoch of each stream but those to `without`; returns (peer, epoch) of those begun now.
+    async def restart(self, recovery: UUID, asked: Collection[str]) -> list[tuple[str, int]]:
+        """Begin the next epoch of each stream to a peer of `asked`; returns (peer, epoch) of those begun now.
+
+        What another one holds, who was left out or is no member at present, is not known: to name the end of its epoch
+        would be a second story.
 
         All in one transaction: if we crash before, none is begun; if we crash after, none is begun twice.
         """
@@ -36,7 +40,7 @@ class Restarter:
         begun = []
         async with self.db.transaction("recover.epochs") as tx:
             for peer, epoch, by in await restored.newest_epochs(tx):
-                if peer in without or by == recovery:
+                if peer not in asked or by == recovery:
                     continue
                 await self._begin(tx, peer, epoch, recovery, now)
                 begun.append((peer, epoch + 1))
@@ -58,10 +62,54 @@ class Restarter:
         head = await restored.begin_epoch(tx, peer, epoch + 1, recovery)
         seal = self.vault.seal_record
         rows = [outbound.OutboxRow(0, record_id, None, "status", leaf_hash(first), seal("outbox", head.id, 0, first))]
-        for idx, one in enumerate(await restored.take_tail(tx, peer), start=1):
-            raw = self.vault.open_record("recovery_tail", one.stream, one.idx, one.sealed)
+        for one in await restored.take_tail(tx, peer):
+            raw = await self._unsaid(tx, peer, one)
+            if raw is None:
+                continue
+            idx = len(rows)
             sealed = seal("outbox", head.id, idx, raw)
-            rows.append(outbound.OutboxRow(idx, one.record_id, one.item_id, one.type, one.leaf_hash, sealed))
+            rows.append(outbound.OutboxRow(idx, one.record_id, one.item_id, one.type, leaf_hash(raw), sealed))
             if one.type == "transfer" and one.item_id is not None:
                 await restored.replace_transfer(tx, one.item_id, head.id, idx)
         await outbound.append(tx, head, rows, now)
+
+    async def _unsaid(self, tx: Transaction, peer: str, one: restored.TailRow) -> bytes | None:
+        """Return a record written after the restore, without what the peer had been told before it; None for nothing.
+
+        An item that had gone to this peer by then did not go a second time, and what was answered is answered.
+        """
+        raw = self.vault.open_record("recovery_tail", one.stream, one.idx, one.sealed)
+        if one.type in {"report", "transfer"} and one.item_id is not None:
+            return None if await restored.had_gone(tx, peer, one.item_id) else raw
+        record = parse_record(raw)
+        body = record.body
+        if not isinstance(body, OutcomeBody):
+            return raw
+        rest = _from_index(body, await restored.told(tx, peer, StreamId.parse(body.stream).epoch))
+        if rest == body:
+            return raw
+        envelope = record.envelope
+        if not (rest.accepted or rest.kept or rest.refused):
+            return None
+        return encode_outcome(
+            rest,
+            record_id=envelope.id,
+            iss=envelope.iss,
+            aud=envelope.aud,
+            iat=envelope.iat,
+            handling=envelope.handling,
+        )
+
+
+def _from_index(body: OutcomeBody, first: int) -> OutcomeBody:
+    """Return what an outcome says of the records from `first` on."""
+
+    def cut(ranges: Sequence[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
+        return tuple((max(low, first), high) for low, high in ranges if high >= first)
+
+    return OutcomeBody(
+        stream=body.stream,
+        accepted=cut(body.accepted),
+        kept=cut(body.kept),
+        refused=tuple(one for one in body.refused if one.index >= first),
+    )

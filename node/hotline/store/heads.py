@@ -71,6 +71,10 @@ class StoredDifference:
 
 def difference_sentence(one: StoredDifference) -> str:
     """Return a difference in words, for a person, without a full stop."""
+    if one.kind is Kind.NOT_ASKED:
+        return (
+            f"{one.kind.value}: a recovery left out {one.peer}; what it says waits until its hello shows what it holds"
+        )
     whose = "our stream to" if one.direction is Direction.OUT else "the stream from"
     return (
         f"{one.kind.value}: of {whose} {one.peer}, epoch {one.epoch}, we say {one.ours} and the peer says {one.theirs}"
@@ -148,13 +152,53 @@ async def differences(tx: Transaction, peer: str | None = None) -> list[StoredDi
     ]
 
 
-async def set_back(tx: Transaction) -> dict[str, bool]:
-    """Return the peers that say our streams were set back, and whether each has proven it."""
+async def leave_out(tx: Transaction, asked: Sequence[str], others: Sequence[str], now: datetime) -> None:
+    """Note whom a recovery asks and whom it does not: nothing is exchanged with those until they say what they hold."""
+    await tx.execute(
+        "UPDATE stream_differences SET mended_at = $3 WHERE kind = $1 AND mended_at IS NULL AND peer = ANY($2)",
+        Kind.NOT_ASKED.value,
+        list(asked),
+        now,
+    )
+    for peer in others:
+        await tx.execute(
+            "INSERT INTO stream_differences (peer, direction, epoch, kind, ours, theirs, proven, seen_at) "
+            "VALUES ($1, $2, 0, $3, 0, 0, false, $4) "
+            "ON CONFLICT (peer, direction, epoch, kind) DO UPDATE SET mended_at = NULL, seen_at = $4",
+            peer,
+            Direction.OUT.value,
+            Kind.NOT_ASKED.value,
+            now,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Stops:
+    """Whom nothing is signed for: `set_back` says our stream was set back, by peer and whether that is proven.
+
+    `left_out` are the peers that the last recovery did not ask and that have not shown since what they hold.
+    """
+
+    set_back: dict[str, bool]
+    left_out: frozenset[str]
+
+    def stands(self, peer: str) -> bool:
+        """Tell whether nothing may be signed for a peer."""
+        return self.set_back.get(peer, False) or peer in self.left_out
+
+
+async def stops(tx: Transaction) -> Stops:
+    """Return what keeps us from going on with peers."""
     rows = await tx.fetch(
-        "SELECT peer, bool_or(proven) AS proven FROM stream_differences "
-        "WHERE mended_at IS NULL AND direction = $1 AND (kind = $2 OR (kind = $3 AND proven)) GROUP BY peer",
+        "SELECT peer, kind, bool_or(proven) AS proven FROM stream_differences WHERE mended_at IS NULL "
+        "AND direction = $1 AND (kind = $2 OR kind = $4 OR (kind = $3 AND proven)) GROUP BY peer, kind",
         Direction.OUT.value,
         Kind.SET_BACK.value,
         Kind.OTHER_ROOT.value,
+        Kind.NOT_ASKED.value,
     )
-    return {row["peer"]: row["proven"] for row in rows}
+    said: dict[str, bool] = {}
+    for row in rows:
+        if row["kind"] != Kind.NOT_ASKED:
+            said[row["peer"]] = row["proven"] or said.get(row["peer"], False)
+    return Stops(said, frozenset(row["peer"] for row in rows if row["kind"] == Kind.NOT_ASKED))

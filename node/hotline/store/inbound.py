@@ -13,11 +13,12 @@ from protocol.merkle import Edge
 
 @dataclass(frozen=True, slots=True)
 class InboundHead:
-    """A locked inbound stream: how far we hold it, and how far its records are applied."""
+    """A locked inbound stream: how far we hold it, how far it is applied, and whether a recovery left its peer out."""
 
     id: int
     edge: Edge
     applied: int
+    left_out: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,15 +31,23 @@ class Held:
     receipt: bytes
 
 
+_LEFT_OUT = (
+    "EXISTS (SELECT 1 FROM stream_differences d WHERE d.peer = s.peer AND d.kind = 'not-asked' AND d.mended_at IS NULL)"
+)
+
+
 async def lock_stream(tx: Transaction, peer: str, epoch: int) -> InboundHead | None:
     """Lock the stream from `peer` until the transaction ends, or return None when it is not known."""
     row = await tx.row(
-        "SELECT s.id, s.size, s.edge, c.applied FROM inbound_streams s JOIN apply_cursors c ON c.stream = s.id "
-        "WHERE s.peer = $1 AND s.epoch = $2 FOR UPDATE OF s",
+        "SELECT s.id, s.size, s.edge, c.applied, EXISTS (SELECT 1 FROM stream_differences d WHERE d.peer = s.peer "
+        "AND d.kind = 'not-asked' AND d.mended_at IS NULL) AS left_out FROM inbound_streams s "
+        "JOIN apply_cursors c ON c.stream = s.id WHERE s.peer = $1 AND s.epoch = $2 FOR UPDATE OF s",
         peer,
         epoch,
     )
-    return None if row is None else InboundHead(row["id"], Edge.from_bytes(row["size"], row["edge"]), row["applied"])
+    if row is None:
+        return None
+    return InboundHead(row["id"], Edge.from_bytes(row["size"], row["edge"]), row["applied"], row["left_out"])
 
 
 async def create_stream(tx: Transaction, peer: str, epoch: int) -> None:
@@ -265,7 +274,8 @@ class Until:
 async def lock_unapplied(tx: Transaction) -> ApplyHead | None:
     """Lock the stream whose turn it is: one that holds records not applied yet and that no other worker has.
 
-    What has no receipt that counts waits for one: what is said of it may have to be proven.
+    What has no receipt that counts waits for one: what is said of it may have to be proven. Whom a recovery left out
+    waits, too: what we had answered it is not known.
 
     None when there is none. Whatever the order of the rows, no peer waits for more than a turn of each other one.
     """
@@ -280,6 +290,8 @@ async def lock_unapplied(tx: Transaction) -> ApplyHead | None:
         "WHERE s.size > c.applied AND (SELECT max(b.size) FROM inbound_batches b WHERE b.stream = s.id "
         "AND NOT b.worthless) > c.applied AND NOT EXISTS (SELECT 1 FROM inbound_streams e JOIN apply_cursors d "
         "ON d.stream = e.id WHERE e.peer = s.peer AND e.epoch < s.epoch AND e.size > d.applied) "
+        "AND NOT EXISTS (SELECT 1 FROM stream_differences f WHERE f.peer = s.peer AND f.kind = 'not-asked' "
+        "AND f.mended_at IS NULL) "
         "ORDER BY greatest(m.mark, p.passed), m.mark, c.stream LIMIT 1 FOR UPDATE OF c SKIP LOCKED"
     )
     if row is None:

@@ -83,6 +83,16 @@ async def mark(tx: Transaction, direction: Direction, worthless: Sequence[Receip
         await tx.execute(query, stream, [one.size for one in worthless if one.stream == stream])
 
 
+async def uncovered(tx: Transaction) -> list[int]:
+    """Return our streams whose cursor stands behind a receipt that proves nothing any more, and none that counts."""
+    rows = await tx.fetch(
+        "SELECT DISTINCT c.stream FROM delivery_cursors c JOIN receipts r ON r.stream = c.stream "
+        "WHERE r.worthless AND r.size <= c.acked_size AND NOT EXISTS ("
+        "SELECT 1 FROM receipts o WHERE o.stream = c.stream AND NOT o.worthless AND o.size >= r.size)"
+    )
+    return sorted(row["stream"] for row in rows)
+
+
 async def send_again(tx: Transaction, stream: int) -> None:
     """Let our stream be delivered from the end of the last receipt that counts; never moves a cursor forward."""
     size = await tx.value("SELECT max(size) FROM receipts WHERE stream = $1 AND NOT worthless", stream)

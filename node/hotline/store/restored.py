@@ -75,9 +75,9 @@ async def begin(tx: Transaction, recovery: UUID, now: datetime) -> UUID:
     return recovery
 
 
-async def end(tx: Transaction, recovery: UUID, without: Collection[str], now: datetime) -> None:
-    """The node may serve again; what peers that were left out had proven, they prove again before they are sent to."""
-    await tx.execute("UPDATE stream_differences SET proven = false WHERE peer = ANY($1)", list(without))
+async def end(tx: Transaction, recovery: UUID, asked: Collection[str], now: datetime) -> None:
+    """The node may serve again; what peers that were not asked had proven, they prove again before they are sent to."""
+    await tx.execute("UPDATE stream_differences SET proven = false WHERE NOT (peer = ANY($1))", list(asked))
     await tx.execute("UPDATE recoveries SET ended_at = $2 WHERE id = $1", recovery, now)
 
 
@@ -170,6 +170,30 @@ async def take_tail(tx: Transaction, peer: str) -> list[TailRow]:
         )
         for row in sorted(rows, key=lambda row: (int(row["stream"]), int(row["idx"])))
     ]
+
+
+async def had_gone(tx: Transaction, peer: str, item_id: UUID) -> bool:
+    """Tell whether a record that was taken back says that an item had gone to `peer`."""
+    return bool(
+        await tx.value(
+            "SELECT EXISTS (SELECT 1 FROM recovery_replays r JOIN outbox o ON o.stream = r.stream AND o.idx = r.idx "
+            "JOIN outbound_streams s ON s.id = r.stream WHERE s.peer = $1 AND o.item_id = $2 "
+            "AND o.type IN ('report', 'transfer'))",
+            peer,
+            item_id,
+        )
+    )
+
+
+async def told(tx: Transaction, peer: str, epoch: int) -> int:
+    """Return up to which index the records of `peer` had been answered before the restore."""
+    found = await tx.value(
+        "SELECT c.told FROM apply_cursors c JOIN inbound_streams s ON s.id = c.stream "
+        "WHERE s.peer = $1 AND s.epoch = $2",
+        peer,
+        epoch,
+    )
+    return int(found or 0)
 
 
 async def replace_transfer(tx: Transaction, item_id: UUID, stream: int, idx: int) -> None:

@@ -225,6 +225,19 @@ class Tables:
         self.open[session] = None
         return session
 
+    def copied(self) -> "Tables":
+        """Return what is committed as tables of their own, as a backup has it; no row is changed in place."""
+        copy = Tables(data.form for data in self.data.values())
+        for name, data in self.data.items():
+            copy.data[name].rows = dict(data.rows)
+            copy.data[name].sequence = data.sequence
+        copy._last_row = self._last_row
+        return copy
+
+    def follow(self, others: "Tables") -> None:
+        """Give rows made from now on numbers that no row of `others` had."""
+        self._last_row = max(self._last_row, others._last_row)
+
     def next_row(self) -> int:
         self._last_row += 1
         return self._last_row

@@ -1,0 +1,149 @@
+"""A recovery and the peers that are not asked in the ordinary way: who only fetches, was left out, or changed keys."""
+
+import pytest
+
+from node.hotline.domain.assessment import Assessment
+from node.hotline.recovery import recover
+from node.hotline.serve import recovery_door
+from protocol.codes import Classification
+from protocol.errors import ProtocolError
+from protocol.keys import KeyUse
+from tests.catchup.copies import copied, receipts_agree, standing_still
+from tests.catchup.test_recover import Feed, recovered
+from tests.catchup.test_worthless import report, retired
+from tests.hotline.network import ILLEGAL, Station, eventually, station
+from tests.hotline.test_exchange import told
+from tests.moves.chain import arrived
+from tests.world import ADDRESS, TestNode, World, free_port
+
+_SET_BACK = "SELECT EXISTS (SELECT 1 FROM stream_differences WHERE kind = 'set-back' AND proven)"
+
+
+async def _exchanged(world: World, feed: Feed) -> tuple[TestNode, TestNode]:
+    """Exchange records twice; returns the first node on a backup of between, and on one of afterwards."""
+    await world.create_field_keys()
+    async with station(world.nodes[1]) as nl:
+        async with station(world.nodes[0]) as fr:
+            await feed.hand_in(fr, nl, 1)
+            await feed.settled(fr, nl)
+        between = await copied(world.nodes[0])
+        async with station(world.nodes[0]) as fr:
+            await feed.hand_in(fr, nl, 2)
+            await feed.settled(fr, nl)
+    return between, await copied(world.nodes[0])
+
+
+async def test_a_peer_that_only_fetches_is_waited_for_though_the_backup_knows_nothing_of_it(world: World) -> None:
+    feed = Feed()
+    nl_node = world.nodes[1]
+    nl_node.entry["delivery"] = "pull"
+    nl_node.entry["base_url"] = f"http://127.0.0.1:{free_port()}"
+    world.sign_directory()
+    await world.create_field_keys()
+    older = await copied(world.nodes[0])
+    async with station(nl_node) as nl:
+        async with station(world.nodes[0]) as fr:
+            await fr.report(f"http://{ADDRESS['NL']}/lost", qualification=ILLEGAL)
+            await told(fr, 1)
+        async with standing_still(older) as still:
+            done = await recover(still, frozenset(), recovery_door(still), wait_s=40.0)
+        assert done.own == {nl_node.id: 1}
+        assert done.epochs == [(nl_node.id, 2)]
+        async with station(older) as fr:
+            await feed.hand_in(fr, nl, 1)
+            await feed.settled(fr, nl)
+            assert await receipts_agree(fr, nl)
+            assert await nl.value("SELECT count(*) FROM equivocations") == 0
+
+
+async def test_records_come_back_whose_receipts_have_lost_their_worth(world: World) -> None:
+    """The node signed with a key that was retired, as everybody heard later; then it lost its database."""
+    await world.create_field_keys()
+    fr_node, nl_node = world.nodes
+    older = await copied(fr_node)
+    async with station(nl_node) as nl:
+        async with station(fr_node) as fr:
+            moment = fr.clock.now().replace(microsecond=0)
+            item = await report(fr, "1")
+            await told(fr, 1)
+        retired(fr_node, [KeyUse.STREAM], moment)
+        world.sign_directory()
+        done = await recovered(older)
+        assert (done.own, done.left) == ({nl_node.id: 1}, {})
+        async with station(older) as fr:
+            assert (await fr.item(item))["state"] == "sent"
+            await eventually(lambda: receipts_agree(fr, nl))
+            # Sent again, under a key that counts, and taken no second time.
+            assert await fr.value("SELECT count(*) FROM receipts WHERE NOT worthless") > 0
+            assert await nl.value("SELECT count(*) FROM items") == 1
+            assert await nl.value("SELECT count(*) FROM equivocations") == 0
+            second = await report(fr, "2")
+            await arrived(nl, second, "assigned")
+
+
+async def test_nothing_is_exchanged_with_who_was_left_out_and_holds_more(world: World) -> None:
+    feed = Feed()
+    older, _ = await _exchanged(world, feed)
+    fr_node, nl_node = world.nodes
+    async with standing_still(older) as still:
+        await recover(still, {nl_node.id})
+        with pytest.raises(ProtocolError, match="recovered") as refused:
+            await still.offerer.offer(nl_node.id, 1, 0, 1)
+        assert refused.value.code == "maintenance"
+    async with station(older) as fr:
+        held = await fr.value("SELECT sum(size) FROM inbound_streams")
+        async with station(nl_node) as nl:
+            at = feed.at_nl
+            at.append((await nl.report(f"http://{ADDRESS['FR']}/new", qualification=ILLEGAL)).items[0].id)
+            await eventually(lambda: _is_refused(nl, fr_node.id))
+            await eventually(lambda: _noticed(fr))
+            assert await fr.value("SELECT sum(size) FROM inbound_streams") == held
+            assert await fr.value("SELECT count(*) FROM inbox_refusals") == 0
+    async with station(nl_node) as nl:
+        await recovered(older)
+        async with station(older) as fr:
+            await feed.settled(fr, nl)
+            await feed.check(fr, nl)
+
+
+async def test_who_was_left_out_and_holds_nothing_new_is_exchanged_with_at_once(world: World) -> None:
+    feed = Feed()
+    _, newest = await _exchanged(world, feed)
+    async with standing_still(newest) as still:
+        await recover(still, {world.nodes[1].id})
+    async with station(newest) as fr, station(world.nodes[1]) as nl:
+        await feed.hand_in(fr, nl, 1)
+        await feed.settled(fr, nl)
+        await feed.check(fr, nl)
+
+
+async def _is_refused(one: Station, peer: str) -> bool:
+    return bool(await one.value("SELECT last_problem = 'maintenance' FROM peers WHERE node_id = $1", peer))
+
+
+async def _noticed(one: Station) -> bool:
+    return bool(await one.value(_SET_BACK))
+
+
+async def test_an_item_that_had_left_and_was_sent_again_since_goes_once(world: World) -> None:
+    """The backup is of before it left; the node served for a while before it was recovered, and no peer answered."""
+    await world.create_field_keys()
+    fr_node, nl_node = world.nodes
+    async with station(fr_node) as fr:
+        item = (await fr.report(f"http://{ADDRESS['NL']}/late")).items[0].id
+        await fr.until(item, "waiting")
+    older = await copied(fr_node)
+    async with station(fr_node) as fr, station(nl_node) as nl:
+        await fr.node.store.assessor().assess(item, Assessment(Classification.NATIONAL, fr.clock.now()))
+        await arrived(nl, item, "assigned")
+        await told(fr, 1)
+    async with station(older) as fr:
+        await fr.node.store.assessor().assess(item, Assessment(Classification.NATIONAL, fr.clock.now()))
+        await fr.until(item, "sent")
+    async with station(nl_node) as nl:
+        await recovered(older)
+        async with station(older) as fr:
+            await eventually(lambda: receipts_agree(fr, nl))
+            assert (await fr.item(item))["state"] == "sent"
+            assert await fr.value("SELECT count(*) FROM outbox WHERE type = 'report'") == 1
+            assert await nl.value("SELECT count(*) FROM inbox_refusals") == 0
