@@ -57,6 +57,10 @@ def driver_url(url: str) -> str:
     return parsed.set(drivername="postgresql+asyncpg", query=query).render_as_string(hide_password=False)
 
 
+#: Off for one transaction: what it writes outlives the end of a process, and not always that of the server.
+NEED_NOT_LAST = "SET LOCAL synchronous_commit = off"
+
+
 @dataclass(frozen=True, slots=True)
 class Transaction:
     """One open transaction: everything done through it is committed together or not at all."""
@@ -87,6 +91,13 @@ class Transaction:
     async def copy(self, table: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
         """Append `rows` to `table` with COPY."""
         await self.driver.copy_records_to_table(table, columns=columns, records=rows)
+
+    async def need_not_last(self) -> None:
+        """Let the commit not wait for the disk: of what nobody is told, and what is learnt again after a power failure.
+
+        Whoever waits for the disk makes others wait, too: the log is written for one after the other.
+        """
+        await self.driver.execute(NEED_NOT_LAST)
 
     async def notify(self, topic: str) -> None:
         """Wake every process that listens, once this transaction is committed."""

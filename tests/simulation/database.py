@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import asyncpg
 
 from node.hotline.store.tables import metadata
-from node.platform.database import Database, Transaction
+from node.platform.database import NEED_NOT_LAST, Database, Transaction
 from tests.simulation.sql.statements import Compiler, Result
 from tests.simulation.sql.tables import Blocked, Form, Row, Session, Tables
 
@@ -88,6 +88,8 @@ class Driver:
 
     async def execute(self, query: str, *args: object) -> str:
         """Return what was done, in PostgreSQL's words."""
+        if query == NEED_NOT_LAST:
+            return "SET"
         return (await self._run(query, args)).status
 
     async def copy_records_to_table(

@@ -211,6 +211,7 @@ class Sender:
         wait_s = backoff_s(failures, base_s=self.backoff_base_s, cap_s=self.backoff_cap_s, draw=self.draw)
         self.watch.failed(peer.id, problem, alarm=False)
         async with self.db.transaction("deliver.failed") as tx:
+            await tx.need_not_last()
             await contacts.failed(tx, peer.id, problem.code, self.clock_now() + timedelta(seconds=wait_s), None)
 
     async def _react(
@@ -248,6 +249,7 @@ class Sender:
         now = self.clock_now()
         delay_s = decision.seconds if isinstance(decision, BackOff) else 0.0
         async with self.db.transaction("deliver.failed") as tx:
+            await tx.need_not_last()
             retry_at = now + timedelta(seconds=delay_s)
             of_keys = problem.code in KEY_PROBLEMS
             await contacts.failed(tx, peer.id, problem.code, retry_at, clock_skew_s, of_keys=of_keys)

@@ -72,7 +72,11 @@ async def failed(
     *,
     of_keys: bool = False,
 ) -> None:
-    """Note a failure and when to try again; `of_keys` when the peer refused our keys."""
+    """Note a failure and when to try again; `of_keys` when the peer refused our keys.
+
+    A commit of this alone need not last: a peer that fails often must not keep the disk from the others, and one that
+    is forgotten to have failed is only asked once more.
+    """
     await tx.execute(
         "INSERT INTO peers (node_id, failures, retry_at, last_problem, clock_skew_s, key_problems) "
         "VALUES ($1, 1, $2, $3, $4, $5) "
