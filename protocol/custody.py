@@ -12,13 +12,12 @@ from typing import Final, NoReturn
 
 from protocol.bodies import ReportBody
 from protocol.codes import RecordType, StatusKind, TransferReason
-from protocol.desk import open_ruling
+from protocol.desk import open_ruling, read_ruling
 from protocol.directory import Directory
 from protocol.errors import ProtocolError
-from protocol.evidence import EvidenceInvalid, verify_evidence
-from protocol.record import Record, parse_record
+from protocol.evidence import EvidenceInvalid, read_evidence, verify_evidence
+from protocol.record import Record
 from protocol.steps import TRAIL_MAX, Custody, StatusBody, TransferBody
-from protocol.tlogproof import parse_tlog_proof
 
 #: Its proof, in base64 and with its signatures, then still fits a `status` (48 KiB).
 TRANSFER_BYTES_MAX: Final = 28_672
@@ -73,11 +72,12 @@ class Given:
         return self.original.envelope.iss
 
 
-def check_transfer_chain(record: Record, directory: Directory) -> Given:
+def check_transfer_chain(record: Record, directory: Directory | None) -> Given:
     """Return what a transfer carries, once its original and its trail hold (PROTOCOL section 6, transfers).
 
     Raises ProtocolError: `too-large`, `schema-invalid` for what has not the form, `handling-violation` for an offence.
-    Whether the receiver is competent, and what it holds itself, is not seen here.
+    Whether the receiver is competent, and what it holds itself, is not seen here. Without a directory no signature is
+    looked at: of a record that was taken before, and is taken again after a restore.
     """
     body, envelope = record.body, record.envelope
     if not isinstance(body, TransferBody):
@@ -109,7 +109,7 @@ def check_transfer_chain(record: Record, directory: Directory) -> Given:
     return given
 
 
-def check_delivered(record: Record, directory: Directory) -> tuple[Record, Given]:
+def check_delivered(record: Record, directory: Directory | None) -> tuple[Record, Given]:
     """Return the transfer that a `status` of kind `delivered` proves, once it holds: its issuer got the item.
 
     Raises ProtocolError as `check_transfer_chain`, fields relative to the status.
@@ -167,12 +167,13 @@ def _check_evidence(body: TransferBody) -> None:
         _offence("body.reason", "for this reason the item stays where it is hosted")
 
 
-def _check_ruling(record: Record, body: TransferBody, directory: Directory) -> None:
+def _check_ruling(record: Record, body: TransferBody, directory: Directory | None) -> None:
     """What goes where the desk says stands in the desk's own signed word."""
     if body.ruling is None:
         return
     try:
-        ruling = open_ruling(body.ruling.encode(), directory)
+        raw = body.ruling.encode()
+        ruling = read_ruling(raw) if directory is None else open_ruling(raw, directory)
     except ProtocolError as error:
         raise ProtocolError(error.code, error.detail, field="body.ruling") from None
     envelope = record.envelope
@@ -184,26 +185,25 @@ def _said(station: Custody) -> tuple[str | None, str]:
     return station.country, station.evidence
 
 
-def _original(proof: str, directory: Directory, field: str) -> Given:
+def _original(proof: str, directory: Directory | None, field: str) -> Given:
     record, first_custodian = _proven(proof, directory, field)
     if not isinstance(record.body, ReportBody) or record.envelope.type != RecordType.REPORT:
         _offence(field, "this is not the proof of a report")
     return Given(record, first_custodian)
 
 
-def _proven(proof: str, directory: Directory, field: str) -> tuple[Record, str]:
+def _proven(proof: str, directory: Directory | None, field: str) -> tuple[Record, str]:
     """Return the record that a proof holds and to whom it went."""
     raw = proof.encode()
     try:
-        finding = verify_evidence(raw, directory)
+        record, _, stream = read_evidence(raw)
+        if directory is not None:
+            verify_evidence(raw, directory)
     except EvidenceInvalid as invalid:
         if invalid.step < _FIRST_SIGNATURE_STEP:
             raise ProtocolError("schema-invalid", f"the proof fails at {invalid}", field=field) from None
         _offence(field, f"the proof fails at {invalid}")
-    extra = parse_tlog_proof(raw).extra
-    if extra is None:
-        raise TypeError("a verified proof holds its record")
-    return parse_record(extra), finding.aud
+    return record, stream.aud
 
 
 def _offence(field: str, sentence: str) -> NoReturn:

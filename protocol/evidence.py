@@ -111,6 +111,21 @@ def verify_evidence(proof_raw: bytes, directory: Directory) -> Finding:
     6. The receiver cosigned that checkpoint with every receipt key it had at the time it states.
     7. The sender signed that checkpoint with every stream key it had at that time.
     """
+    # 1. to 5.
+    record, proof, stream = read_evidence(proof_raw)
+    checkpoint = proof.checkpoint()
+    # 6. The receipt, and with it the time at which everything else is judged.
+    receipt_keys, received_at = _verify_receipt(proof.note, checkpoint, stream, directory)
+    # 7. The sender's signatures.
+    stream_keys = _verify_sender(proof.note, checkpoint, stream, directory, received_at)
+    return _finding(record, proof, stream, directory, receipt_keys, stream_keys, received_at)
+
+
+def read_evidence(proof_raw: bytes) -> tuple[Record, TlogProof, StreamId]:
+    """Return the record that the file holds, and the stream that it is from, without a look at any signature.
+
+    Steps 1 to 5 of `verify_evidence`, for whoever verified the same file before; raises EvidenceInvalid.
+    """
     # 1. The file.
     proof, raw = _parse(proof_raw)
     # 2. The record.
@@ -119,9 +134,8 @@ def verify_evidence(proof_raw: bytes, directory: Directory) -> Finding:
     except ProtocolError as error:
         raise EvidenceInvalid(2, _reason(error)) from None
     # 3. The stream.
-    checkpoint = proof.checkpoint()
     try:
-        stream = StreamId.parse(checkpoint.origin)
+        stream = StreamId.parse(proof.checkpoint().origin)
     except ProtocolError as error:
         raise EvidenceInvalid(3, _reason(error)) from None
     # 4. Sender and receiver.
@@ -134,11 +148,7 @@ def verify_evidence(proof_raw: bytes, directory: Directory) -> Finding:
         proof.verify_leaf(record.leaf_hash)
     except ProofInvalid:
         raise EvidenceInvalid(5, "the record is not in the tree of the checkpoint at this index") from None
-    # 6. The receipt, and with it the time at which everything else is judged.
-    receipt_keys, received_at = _verify_receipt(proof.note, checkpoint, stream, directory)
-    # 7. The sender's signatures.
-    stream_keys = _verify_sender(proof.note, checkpoint, stream, directory, received_at)
-    return _finding(record, proof, stream, directory, receipt_keys, stream_keys, received_at)
+    return record, proof, stream
 
 
 def verify_receipt(receipt_raw: bytes, covered: Checkpoint, directory: Directory) -> datetime:

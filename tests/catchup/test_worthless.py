@@ -358,3 +358,29 @@ async def test_a_node_on_a_backup_of_before_the_news_takes_the_renewed_receipts(
             for item in items:
                 await arrived(nl, item, "assigned")
             assert await nl.value("SELECT count(*) FROM equivocations") == 0
+
+
+async def test_what_was_taken_before_a_restore_is_taken_again_whatever_became_of_its_proof(three: World) -> None:
+    """Germany had taken a transfer, and said so; since then the proof in it counts no more."""
+    world = three
+    await world.create_field_keys()
+    fr_node, nl_node, de_node = world.nodes
+    async with station(fr_node) as fr, station(nl_node) as nl:
+        item = await report(fr, "1")
+        await told(fr, 1)
+        older = await copied(de_node)
+        moment = fr.clock.now().replace(microsecond=0) - timedelta(hours=1)
+        async with station(de_node) as de:
+            await move(nl, item, ip=ADDRESS["DE"])
+            await arrived(nl, item, "transferred")
+            await arrived(de, item, "assigned")
+            await accounted_for([fr, nl, de])
+        stolen(nl_node, [KeyUse.RECEIPT], moment)
+        await heard(world, fr, nl)
+        async with standing_still(older) as still:
+            await recover(still, frozenset())
+        async with station(older) as de:
+            await arrived(de, item, "assigned")
+            assert await de.value("SELECT count(*) FROM inbox_refusals") == 0
+            assert await nl.value("SELECT count(*) FROM outbox_refusals") == 0
+            await accounted_for([fr, nl, de])

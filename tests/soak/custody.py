@@ -8,7 +8,8 @@ The written rule, for an item that a node reported:
    it, nor has whoever says `done` of an item that is assigned to another, nor whom its giver took it back from.
    So a duplicate, an item that waits for a person, and one that is kept for a country without a hotline (an orphan) are
    had by the node where they are, and an item at the desk by the node that asked the desk, which has the dispute.
-4. If another than the reporter has it, that is whom the reporter holds for it.
+4. If another than the reporter has it, that is whom the reporter holds for it; unless the reporter refused to hear of
+   it, since keys had changed without notice and the proof in the message counted no more (these are counted).
 5. What was cleared to leave and is hosted in another node's country has left, was moved back, or is a duplicate.
 
 An item that was acknowledged and then lost by a restore from a backup was handed in again. The one before stands at its
@@ -30,8 +31,13 @@ _ENDS: Final = frozenset({"done", "withdrawn"})
 _LEFT: Final = frozenset({"sent", "done", "duplicate", "kept", "transferred", "disputed", "assigned", "withdrawn"})
 _STANDINGS: Final = (
     "SELECT i.id::text AS id, i.state, i.assigned_node, i.withdrawn_at IS NOT NULL AS taken_back, "
-    "i.received_stream IS NULL AS own, i.hosting_country, c.reference "
+    "coalesce(i.reporter, $1) = $1 AS own, i.hosting_country, c.reference "
     "FROM items i JOIN cases c ON c.id = i.case_id"
+)
+#: Items of which a node refused to hear who has them: the proof in the message counts no more.
+_UNHEARD: Final = (
+    "SELECT DISTINCT o.item_id::text AS id FROM outbox_refusals r JOIN outbox o ON o.stream = r.stream "
+    "AND o.idx = r.idx WHERE o.type = 'status' AND r.code = 'handling-violation' AND o.item_id IS NOT NULL"
 )
 _ASKED: Final = (
     "SELECT d.id::text FROM disputes d JOIN items i ON i.id = d.item_id "
@@ -79,7 +85,11 @@ class Custody:
     wrong: list[str] = field(default_factory=list)
 
 
-def account(at: Mapping[str, Mapping[str, Standing]], acknowledged: Mapping[str, Acknowledged]) -> Custody:
+def account(
+    at: Mapping[str, Mapping[str, Standing]],
+    acknowledged: Mapping[str, Acknowledged],
+    not_heard_of: frozenset[str] = frozenset(),
+) -> Custody:
     """Hold the rule against how every item stands (by node and id), and what each node acknowledged."""
     found = Custody()
     for node, told in acknowledged.items():
@@ -87,7 +97,7 @@ def account(at: Mapping[str, Mapping[str, Standing]], acknowledged: Mapping[str,
     for node, items in at.items():
         for item, one in items.items():
             if one.own:
-                _custody(node, item, at, found)
+                _custody(node, item, at, found, not_heard_of)
     return found
 
 
@@ -112,7 +122,9 @@ def _acknowledged(node: str, told: Acknowledged, at: Mapping[str, Mapping[str, S
                 )
 
 
-def _custody(node: str, item: str, at: Mapping[str, Mapping[str, Standing]], found: Custody) -> None:
+def _custody(
+    node: str, item: str, at: Mapping[str, Mapping[str, Standing]], found: Custody, not_heard_of: frozenset[str]
+) -> None:
     rows = {holder: held[item] for holder, held in at.items() if item in held}
     first = rows[node]
     states = {holder: row.state for holder, row in rows.items()}
@@ -127,7 +139,11 @@ def _custody(node: str, item: str, at: Mapping[str, Mapping[str, Standing]], fou
         return
     (custodian,) = having
     found.where[_where(node, custodian, rows[custodian])] += 1
-    if custodian != node and first.state != "duplicate" and first.assigned_node != custodian:
+    if custodian == node or first.state == "duplicate" or first.assigned_node == custodian:
+        return
+    if item in not_heard_of:
+        found.where["not heard of, by an old proof"] += 1
+    else:
         found.wrong.append(f"{custodian} has item {item}, and its reporter {node} holds {first.assigned_node} for that")
 
 
@@ -144,9 +160,18 @@ async def read(nodes: Sequence[SoakNode]) -> dict[str, dict[str, Standing]]:
     found: dict[str, dict[str, Standing]] = {}
     for node in nodes:
         async with node.db.transaction("test.items") as tx:
-            rows = [dict(row) for row in await tx.fetch(_STANDINGS)]
+            rows = [dict(row) for row in await tx.fetch(_STANDINGS, node.id)]
         found[node.id] = {row.pop("id"): Standing(**row) for row in rows}
     return found
+
+
+async def unheard(nodes: Sequence[SoakNode]) -> frozenset[str]:
+    """Return the items of which somebody refused to hear who has them."""
+    found: set[str] = set()
+    for node in nodes:
+        async with node.db.transaction("test.unheard") as tx:
+            found |= {row["id"] for row in await tx.fetch(_UNHEARD)}
+    return frozenset(found)
 
 
 async def unknown_to_the_desk(nodes: Sequence[SoakNode], coordinators_database: str) -> list[str]:

@@ -279,7 +279,7 @@ class Soak:
     async def _custody(self, outcome: Outcome) -> list[str]:
         """Account for every acknowledged report, and for every item that was reported (`custody`)."""
         told = {feed.node.id: Acknowledged.of(feed) for feed in self.feeds}
-        found = custody.account(await custody.read(self.nodes), told)
+        found = custody.account(await custody.read(self.nodes), told, await custody.unheard(self.nodes))
         outcome.custody = dict(found.where)
         desk = await custody.unknown_to_the_desk(self.nodes, self.site.coordinator_database)
         return [*found.wrong, *desk][:50]

@@ -53,6 +53,13 @@ def test_what_the_rule_forbids_is_named(first: Standing, others: dict[str, Stand
     assert sentence in found.wrong[0]
 
 
+def test_a_reporter_that_refused_to_hear_of_a_move_by_an_old_proof_is_counted() -> None:
+    at = standing(reported("sent", NL), {DE: Standing("assigned", DE)})
+    found = account(at, {FR: Acknowledged({"FR-1": "i"})}, frozenset({"i"}))
+    assert found.wrong == []
+    assert found.where["not heard of, by an old proof"] == 1
+
+
 def test_an_acknowledged_report_is_at_its_reporter() -> None:
     found = account({FR: {}, NL: {}}, {FR: Acknowledged({"FR-1": "i"})})
     assert [one for one in found.wrong if "which is not there" in one]

@@ -11,10 +11,9 @@ from protocol.codes import RecordType, StatusKind
 from protocol.custody import Given, check_delivered, check_transfer_chain
 from protocol.directory import Directory
 from protocol.errors import ProtocolError
-from protocol.evidence import EvidenceInvalid, verify_evidence
+from protocol.evidence import EvidenceInvalid, read_evidence, verify_evidence
 from protocol.record import Record, check_addressing, parse_record
 from protocol.steps import StatusBody, TransferBody, WithdrawalBody
-from protocol.tlogproof import parse_tlog_proof
 
 #: What a peer may ask us to do with a record; another purpose is refused, not guessed at.
 PURPOSES = frozenset({"takedown", "law-enforcement", "statistics"})
@@ -86,9 +85,11 @@ def carries_proof(raw: bytes) -> bool:
     return body.original is not msgspec.UNSET or body.proof is not msgspec.UNSET
 
 
-def judge(idx: int, raw: bytes, *, iss: str, aud: str, directory: Directory, now: datetime) -> Judged | Refused:
+def judge(idx: int, raw: bytes, *, iss: str, aud: str, directory: Directory | None, now: datetime) -> Judged | Refused:
     """Return whether the record at `idx` of the stream from `iss` may be applied at node `aud`.
 
+    Without a directory: it was taken before, and is applied again after a restore. What depends on the directory and
+    on the time was right then, whatever has become of keys, countries and terms since.
     The numbers continue those of `node.hotline.flows.receive`.
     """
     record_id: str | None = None
@@ -100,7 +101,8 @@ def judge(idx: int, raw: bytes, *, iss: str, aud: str, directory: Directory, now
         check_addressing(record.envelope, iss=iss, aud=aud)
         given, transfer = _embedded(record, directory)
         # 12. Handling rules.
-        _check_handling(record, now)
+        if directory is not None:
+            _check_handling(record, now)
         # 13. Lifecycle rules: that it is ours to handle (whether it is new, the store says).
         if transfer is not None:
             return Judged(idx, record, None, None, given, transfer)
@@ -128,7 +130,7 @@ def _claims_outcome(raw: bytes) -> bool:
         return False
 
 
-def _embedded(record: Record, directory: Directory) -> tuple[Given | None, Record | None]:
+def _embedded(record: Record, directory: Directory | None) -> tuple[Given | None, Record | None]:
     """Return what a transfer carries, and the transfer that a status proves; both are verified."""
     if isinstance(record.body, TransferBody):
         return check_transfer_chain(record, directory), None
@@ -138,19 +140,20 @@ def _embedded(record: Record, directory: Directory) -> tuple[Given | None, Recor
     return None, None
 
 
-def _proven(record: Record, directory: Directory) -> Proven | ProtocolError | None:
+def _proven(record: Record, directory: Directory | None) -> Proven | ProtocolError | None:
     """Return what the proof that a withdrawal carries proves, or what is wrong with it; None without a proof."""
     body = record.body
     if not isinstance(body, WithdrawalBody) or body.proof is None:
         return None
     raw = body.proof.encode()
     try:
-        finding = verify_evidence(raw, directory)
+        proven, _, stream = read_evidence(raw)
+        if directory is not None:
+            verify_evidence(raw, directory)
     except EvidenceInvalid as invalid:
         return ProtocolError("handling-violation", f"the proof fails at {invalid}", field="body.proof")
-    extra = parse_tlog_proof(raw).extra
-    said = None if extra is None else parse_record(extra).body
-    return Proven(finding.iss, finding.item, said.withdraws if isinstance(said, WithdrawalBody) else None)
+    said = proven.body
+    return Proven(stream.iss, proven.envelope.item, said.withdraws if isinstance(said, WithdrawalBody) else None)
 
 
 def _check_handling(record: Record, now: datetime) -> None:
@@ -162,10 +165,10 @@ def _check_handling(record: Record, now: datetime) -> None:
         )
 
 
-def _check_competence(hosting: Hosting, aud: str, directory: Directory) -> None:
+def _check_competence(hosting: Hosting, aud: str, directory: Directory | None) -> None:
     """An item is ours when it is assigned to a country of ours, and hosted there or we hold a mandate for others."""
-    own = directory.nodes.get(aud)
-    if own is None:
+    own = None if directory is None else directory.nodes.get(aud)
+    if directory is None or own is None:
         return
     if hosting.assigned_country not in own.countries:
         raise ProtocolError(

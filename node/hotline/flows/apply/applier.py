@@ -136,14 +136,17 @@ class Applier:
 
         def work() -> _Verdicts:
             return {
-                (head.stream, idx): self._judge(idx, raw, head.peer, directory, now)
-                for idx, raw in found.records.items()
+                (head.stream, idx): self._judge(idx, raw, head, directory, now) for idx, raw in found.records.items()
             }
 
         return await asyncio.get_running_loop().run_in_executor(self.pool, work)
 
-    def _judge(self, idx: int, raw: bytes, peer: str, directory: Directory, now: datetime) -> Judged | Refused:
-        return judge(idx, raw, iss=peer, aud=self.node_id, directory=directory, now=now)
+    def _judge(
+        self, idx: int, raw: bytes, head: inbound.ApplyHead, directory: Directory, now: datetime
+    ) -> Judged | Refused:
+        # What we had answered before a restore, and not refused, we had taken: by the directory of then.
+        then = None if idx < head.told else directory
+        return judge(idx, raw, iss=head.peer, aud=self.node_id, directory=then, now=now)
 
     async def _apply(self, directory: Directory, verified: _Verdicts, until: inbound.Until | None) -> int:
         """Apply one turn, or raise _ToVerify for what has to be verified before."""
@@ -167,7 +170,7 @@ class Applier:
             verdicts = [
                 Refused(idx, None, *answered[idx], told=False)
                 if idx in answered
-                else verified.get((head.stream, idx)) or self._judge(idx, raws[idx], head.peer, directory, now)
+                else verified.get((head.stream, idx)) or self._judge(idx, raws[idx], head, directory, now)
                 for idx, _, _ in rows
             ]
             judged = [verdict for verdict in verdicts if isinstance(verdict, Judged)]
