@@ -6,6 +6,7 @@ way: nobody sends to who is none any more, and what waits for it is taken back.
 
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
+from uuid import UUID
 
 from node.hotline.domain.lifecycle import State
 from protocol.profile import Request
@@ -77,6 +78,14 @@ class Authority:
             if any(one["idx"] >= arrived for one in mine):
                 return True
         return False
+
+    def crossed(self, item: UUID | None) -> bool:
+        """Tell whether an item was taken back from who was no member: records of it may have crossed that."""
+        return any(
+            row["node"] in self.ever and row["item_id"] == item
+            for station in self.world.stations.values()
+            for row in station.disk.rows("relay_failures")
+        )
 
     def leaves(self, source: str, target: str, request: Request) -> None:
         """Nobody sends records to who is no member by the directory that it uses."""

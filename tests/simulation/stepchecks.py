@@ -88,9 +88,8 @@ class StepChecks:
         offence = self.world.analysts.offences.get(leaf)
         if offence is not None:
             return None if code in {"not-competent", "handling-violation"} else f"an offence was refused with {code}"
-        if self.world.authority.ever and code in {"id-conflict", "not-competent"}:
-            # It was taken back from who was no member: what that one had written before, and what waited for it, come
-            # when the item is elsewhere.
+        if code in {"id-conflict", "not-competent"} and self.world.authority.crossed(item):
+            # What such a one had written before, and what waited for it, come when the item is elsewhere.
             return None
         if kind == "transfer" and code == "id-conflict":
             # It was on its way home when its reporter took it back.
