@@ -291,6 +291,8 @@ def test_over_any_history_the_rules_hold(
         assert {done.node for done in one.actions} <= {custodian}
         kinds = [done.action for done in one.actions]
         assert len(kinds) == len(set(kinds))
+        # Nothing follows a final one, whatever else became of the report.
+        assert not FINAL_ACTIONS & set(kinds[:-1])
         # Only the reporter takes back.
         if one.state is State.WITHDRAWN and before.state is not State.WITHDRAWN:
             assert node == origin

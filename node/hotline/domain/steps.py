@@ -20,7 +20,7 @@ from node.hotline.domain.lifecycle import (
     next_state,
     speaker_of,
 )
-from protocol.codes import Action, ActionReason, Classification
+from protocol.codes import FINAL_ACTIONS, Action, ActionReason, Classification
 from protocol.steps import ActionBody, AssessmentBody
 
 _KNOWN_TO_OTHERS = frozenset({State.SENT, State.DECLINED, State.ASSIGNED, State.KEPT, State.DONE, State.WITHDRAWN})
@@ -170,13 +170,14 @@ class KnownItem:
         return replace(self, state=state, reason=_REASONS.get(state, self.reason), own=settled)
 
     def acted(self, done: Done) -> "KnownItem | None":
-        """Return the item after an action, or None when it is recorded already; raises RecordRefused."""
+        """Return the item after an action, or None when it, or a final one, is recorded already; raises RecordRefused."""
         if done in self.actions:
             return None
         said = SAID[done.action]
         state = self._after(said, done.node)
-        if any((one.node, one.action) == (done.node, done.action) for one in self.actions):
-            # Only of what was on its way when the report was taken back, or the item passed on.
+        before = {one.action for one in self.actions if one.node == done.node}
+        if done.action in before or FINAL_ACTIONS & before:
+            # Only of what was on its way when the report was taken back, or the item passed on: the rest is refused.
             return None
         return replace(self, state=state, reason=self._reason(state, said), actions=(*self.actions, done))
 
