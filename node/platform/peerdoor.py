@@ -123,7 +123,8 @@ class PeerDoor:
         if (announced or 0) > bytes_max:
             raise _too_large(bytes_max)
         # 2. Request signature, over the head: no byte of a stranger's body is read.
-        peer, verified = self.verify(self.request(http), has_body=http.body_exists)
+        head = self.request(http)
+        peer, verified = self.verify(head, has_body=http.body_exists)
         with self.room(peer, bytes_max if announced is None else announced):
             try:
                 body = await read_body(http, bytes_max)
@@ -132,7 +133,7 @@ class PeerDoor:
                     raise
                 raise _too_large(bytes_max) from None
             # 3. Digest.
-            self._check_body(http, body, peer)
+            self._check_body(head, body, peer)
             yield Message(peer, verified, body)
 
     @asynccontextmanager
@@ -145,9 +146,9 @@ class PeerDoor:
             await self.heard(came.peer, came.verified)
             yield came.peer, came.body
 
-    def _check_body(self, http: web.Request, body: bytes, peer: str) -> None:
+    def _check_body(self, head: Request, body: bytes, peer: str) -> None:
         try:
-            verify_request_body(self.request(http, body))
+            verify_request_body(Request(head.method, head.target_uri, head.headers, body))
         except ProtocolError as error:
             self.refused(error, peer)
             raise

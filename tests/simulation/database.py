@@ -78,8 +78,8 @@ class Driver:
 
     async def fetchrow(self, query: str, *args: object) -> dict[str, Any] | None:
         """Return the first row, or None."""
-        rows = await self.fetch(query, *args)
-        return rows[0] if rows else None
+        result = await self._run(query, args)
+        return dict(zip(result.names, result.rows[0], strict=True)) if result.rows else None
 
     async def fetchval(self, query: str, *args: object) -> object:
         """Return the first column of the first row, or None."""
@@ -171,12 +171,12 @@ class _Open:
                 session.commit()
                 session.writes = written
                 fate.after_commit(self._name, session)
-                topics = dict.fromkeys(session.notified)
-                for wake in list(self._disk.listeners.values()) if topics else ():
-                    for topic in topics:
-                        wake(topic)
+                if session.notified:
+                    topics = dict.fromkeys(session.notified)
+                    for wake in list(self._disk.listeners.values()):
+                        for topic in topics:
+                            wake(topic)
         finally:
-            session.writes = {}
             session.end()
 
 

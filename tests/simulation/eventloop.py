@@ -121,7 +121,9 @@ class VirtualLoop(asyncio.BaseEventLoop):
     def pause(self, seconds: float) -> "asyncio.Future[None]":
         """Return what is done in `seconds`: a shorter way to sleep."""
         done: asyncio.Future[None] = asyncio.Future(loop=self)
-        self.call_at(self.now_s + seconds, _end, done, context=_NOBODY)
+        when = self.now_s + seconds
+        self._made += 1
+        heappush(self._timers, (when, self._made, _Call(_end, (done,), _NOBODY, when)))
         return done
 
     def own(self, task: "asyncio.Task[Any]") -> None:
@@ -155,15 +157,16 @@ class VirtualLoop(asyncio.BaseEventLoop):
     def _turn(self) -> None:
         """Set the clock forward if nothing is due, and call what is due by now; what that makes due has to wait."""
         due, timers = self._due, self._timers
-        while timers and timers[0][2].callback is None:
-            heappop(timers)
         if not due:
+            while timers and timers[0][2].callback is None:
+                heappop(timers)
             if not timers:
                 raise Stuck("no task can go on and no timer runs")
             self.now_s = max(self.now_s, timers[0][0])
-        until_s = self.now_s + _RESOLUTION_S
-        while timers and timers[0][0] < until_s:
-            due.append(heappop(timers)[2])
+        if timers:
+            until_s = self.now_s + _RESOLUTION_S
+            while timers and timers[0][0] < until_s:
+                due.append(heappop(timers)[2])
         for _ in range(len(due)):
             call = due.popleft()
             callback = call.callback

@@ -163,10 +163,15 @@ class VirtualClock(Clock):
         """Show the right time."""
         self._loop = loop
         self.ahead_s = 0.0
+        #: The second that was asked for last, for it is asked for often, and the time of day that it is.
+        self._last = 0.0, START
 
     def now(self) -> datetime:
         """Return the time of day."""
-        return START + timedelta(seconds=self._loop.time() + self.ahead_s)
+        seconds = self._loop.time() + self.ahead_s
+        if seconds != self._last[0]:
+            self._last = seconds, START + timedelta(seconds=seconds)
+        return self._last[1]
 
     def monotonic(self) -> float:
         """Return seconds since the history began."""
@@ -421,6 +426,8 @@ class Run:
         """Nothing runs yet."""
         self.station = station
         self.dead = False
+        self._chance = station.rng.random
+        self._loop = station.world.loop
         self._tasks: list[asyncio.Task[Any]] = []
         self._look_at = _TASKS_LOOK
         #: `assembled` is the node of any command, `node` the one that serves.
@@ -536,15 +543,15 @@ class Run:
         if self.dead:
             raise asyncio.CancelledError
         # Half of them take no time at all: others get no turn between them.
-        takes = self.station.rng.random()
-        if takes < _SLOW_STATEMENTS and not self.station.world.loop.passes(takes * 0.005):
+        takes = self._chance()
+        if takes < _SLOW_STATEMENTS and not self._loop.passes(takes * 0.005):
             return self._slow_statement(takes * 0.005)
         if self.station.database_down:
             raise asyncpg.ConnectionDoesNotExistError("the database is away")
         return None
 
     async def _slow_statement(self, seconds: float) -> None:
-        await self.station.world.loop.pause(seconds)
+        await self._loop.pause(seconds)
         if self.dead:
             raise asyncio.CancelledError
         if self.station.database_down:
@@ -553,8 +560,8 @@ class Run:
     def before_commit(self, name: str) -> None:
         """Die here if that is planned."""
         commits = self.station.commits
-        for key in (None, name):
-            commits[key] = commits.get(key, 0) + 1
+        commits[None] = commits.get(None, 0) + 1
+        commits[name] = commits.get(name, 0) + 1
         self._die(name, after=False)
 
     def after_commit(self, name: str, session: Session) -> None:
@@ -563,6 +570,8 @@ class Run:
         self._die(name, after=True)
 
     def _die(self, name: str, *, after: bool) -> None:
+        if not self.station.planned:
+            return
         for plan in self.station.planned:
             if plan.after is after and plan.name in {None, name} and self.station.commits[plan.name] == plan.number:
                 self.station.world.note(self.station.id, "info", "dies", at=name, after=str(after))

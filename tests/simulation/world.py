@@ -12,7 +12,6 @@ from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import partial
 from typing import Any, Final
-from unittest.mock import patch
 from uuid import UUID
 
 import asyncpg
@@ -31,7 +30,7 @@ from tests.simulation.eventloop import Stuck, VirtualLoop
 from tests.simulation.hostile import Hostile
 from tests.simulation.network import Link, Network
 from tests.simulation.plan import ACTIVE_S, Event, Plan
-from tests.simulation.proven import remembered
+from tests.simulation.proven import remembered, replaced
 from tests.simulation.restores import Restores
 from tests.simulation.sql.tables import ROW_ID, Blocked, Session
 from tests.simulation.station import (
@@ -498,19 +497,19 @@ def simulated(plan: Plan) -> Iterator[None]:
     random.seed(f"draws {plan.seed}")
     chance = random.Random(f"bytes {plan.seed}")
     with ExitStack() as stack:
-        enter = stack.enter_context
-        enter(_uncollected())
-        enter(remembered(plan.seed))
-        enter(patch.object(os, "urandom", chance.randbytes))
-        enter(patch.object(secrets, "token_hex", lambda count: chance.randbytes(count).hex()))
-        enter(patch.object(jobs, "AsyncIOScheduler", VirtualScheduler))
-        enter(patch.object(assembly, "PeerClient", VirtualClient))
-        enter(patch.object(assembly, "APPLY_RECORDS_MAX", plan.apply_records_max))
-        enter(patch.object(keyring, "load_keys", lambda _folder, _slots: _own_keys()))
-        enter(patch.object(membership, "read_folder", read_trusted))
-        enter(patch.object(membership, "write_folder", write_trusted))
-        enter(patch.object(assembly, "make_source", lambda _text, _session: running_station().file))
-        enter(patch.object(assembly, "HttpSource", VirtualMirror))
+        instead = partial(replaced, stack)
+        stack.enter_context(_uncollected())
+        stack.enter_context(remembered(plan.seed))
+        instead(os, "urandom", chance.randbytes)
+        instead(secrets, "token_hex", lambda count: chance.randbytes(count).hex())
+        instead(jobs, "AsyncIOScheduler", VirtualScheduler)
+        instead(assembly, "PeerClient", VirtualClient)
+        instead(assembly, "APPLY_RECORDS_MAX", plan.apply_records_max)
+        instead(keyring, "load_keys", lambda _folder, _slots: _own_keys())
+        instead(membership, "read_folder", read_trusted)
+        instead(membership, "write_folder", write_trusted)
+        instead(assembly, "make_source", lambda _text, _session: running_station().file)
+        instead(assembly, "HttpSource", VirtualMirror)
         try:
             yield
         finally:

@@ -55,6 +55,8 @@ class _Step:
     """One source when all conditions have their place: what to look up in it, and what to ask of each row."""
 
     number: int
+    #: The table that it is, if it is one, and otherwise what gives its rows.
+    table: str | None
     scan: Callable[[Context, Env, Sequence[tuple[str, object]]], Iterable[Row]]
     equal: list[tuple[str, Fn]]
     tests: list[Fn]
@@ -62,16 +64,15 @@ class _Step:
     #: The row that a left join gives where it finds none.
     nulls: Row | None
 
-    def extend(self, ctx: Context, envs: list[Env]) -> list[Env]:
+    def inner(self, ctx: Context, envs: list[Env]) -> list[Env]:
         """Return each of the environments with each row that goes with it."""
-        return self._inner(ctx, envs) if self.nulls is None else self._outer(ctx, envs, self.nulls)
-
-    def _inner(self, ctx: Context, envs: list[Env]) -> list[Env]:
-        number, scan, equal, tests = self.number, self.scan, self.equal, self.tests
+        number, table, equal, tests = self.number, self.table, self.equal, self.tests
         found = []
         for env in envs:
+            lookup = [(column, value(ctx, env)) for column, value in equal] if equal else ()
+            rows = self.scan(ctx, env, lookup) if table is None else ctx.session.rows(table, lookup)
             here = env.copy()
-            for row in scan(ctx, env, [(column, value(ctx, env)) for column, value in equal] if equal else ()):
+            for row in rows:
                 here[number] = row
                 for test in tests:
                     if not test(ctx, here):
@@ -81,7 +82,8 @@ class _Step:
                     here = env.copy()
         return found
 
-    def _outer(self, ctx: Context, envs: list[Env], nulls: Row) -> list[Env]:
+    def outer(self, ctx: Context, envs: list[Env], nulls: Row) -> list[Env]:
+        """The same for a left join."""
         found = []
         for env in envs:
             # WHERE must not narrow the search: a row of nulls is for those of which no row meets ON.
@@ -474,7 +476,7 @@ class _Query:
         if self.having is not None:
             having = self.having
             envs = [one for one in envs if having(ctx, one)]
-        if self.order and len(envs) > 1:
+        if len(envs) > 1 and self.order:
             envs.sort(key=cmp_to_key(lambda one, other: self._compare(ctx, one, other)))
         if self.distinct_on:
             envs = _first_of_each(envs, lambda one: tuple(fn(ctx, one) for fn in self.distinct_on))
@@ -545,7 +547,10 @@ def _again(work: Callable[[Context, Env], Any], reads: tuple[str, ...], ctx: Con
     writes, tables = ctx.session.writes, ctx.session.tables
     if writes and not writes.keys().isdisjoint(reads):
         return work(ctx, {})
-    asked = query, *[tuple(one) if type(one) is list else one for one in ctx.args]
+    args = ctx.args
+    if list in map(type, args):
+        args = tuple([tuple(one) if type(one) is list else one for one in args])
+    asked = query, args
     changes = tables.changes(reads)
     known = tables.answers.get(asked)
     if known is not None and known[0] == changes:
@@ -623,14 +628,14 @@ def _steps(sources: list[_From]) -> list[_Step]:
         ]
         nulls = dict.fromkeys(source.columns) if source.outer else None
         tests, on = ([conjunct.test for conjunct in kind] for kind in (source.tests, source.on))
-        steps.append(_Step(source.number, source.scan, equal, tests, on, nulls))
+        steps.append(_Step(source.number, source.table, source.scan, equal, tests, on, nulls))
     return steps
 
 
 def _join(ctx: Context, env: Env, steps: list[_Step]) -> list[Env]:
     envs = [env]
     for step in steps:
-        envs = step.extend(ctx, envs)
+        envs = step.inner(ctx, envs) if step.nulls is None else step.outer(ctx, envs, step.nulls)
         if not envs:
             break
     return envs

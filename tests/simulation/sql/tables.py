@@ -89,10 +89,16 @@ class Form:
     references: tuple[tuple[tuple[str, ...], str, tuple[str, ...]], ...]
     identity: str | None
     defaults: Mapping[str, object]
+    #: A row of which nothing is said.
+    blank: Row
+    _orders: dict[Unique, list[Unique]] = field(default_factory=dict)
 
     def looked_at(self, arbiter: Unique) -> list[Unique]:
         """Return the keys, the one that ON CONFLICT names before the others."""
-        return sorted(self.uniques, key=lambda one: set(one) != set(arbiter))
+        found = self._orders.get(arbiter)
+        if found is None:
+            found = self._orders[arbiter] = sorted(self.uniques, key=lambda one: set(one) != set(arbiter))
+        return found
 
     @classmethod
     def of(cls, table: sa.Table) -> "Form":
@@ -115,6 +121,11 @@ class Form:
                 if where is not None:
                     partial[key] = str(where)
         identity = next((column.name for column in table.columns if column.identity is not None), None)
+        defaults = {
+            column.name: _default(column.server_default)
+            for column in table.columns
+            if isinstance(column.server_default, sa.DefaultClause)
+        }
         return cls(
             name=table.name,
             columns=tuple(column.name for column in table.columns),
@@ -124,11 +135,8 @@ class Form:
             partial=partial,
             references=tuple(references),
             identity=identity,
-            defaults={
-                column.name: _default(column.server_default)
-                for column in table.columns
-                if isinstance(column.server_default, sa.DefaultClause)
-            },
+            defaults=defaults,
+            blank={column.name: defaults.get(column.name) for column in table.columns},
         )
 
 
@@ -155,19 +163,21 @@ class _Data:
     changes: int = 0
 
     def index(self, column: str) -> dict[object, dict[int, None]]:
-        found = self.indexes.get(column)
-        if found is None:
-            found = self.indexes[column] = {}
-            for row_id, row in self.rows.items():
-                found.setdefault(_hashable(row[column]), {})[row_id] = None
+        """Make the index of a column."""
+        found = self.indexes[column] = {}
+        for row_id, row in self.rows.items():
+            found.setdefault(_hashable(row[column]), {})[row_id] = None
         return found
 
     def among(self, equal: Iterable[tuple[str, object]]) -> Collection[int]:
         """Return the rows that may have these values: the fewest that an index gives."""
         ids: Collection[int] = self.rows
-        fewest = len(ids)
+        fewest, indexes = len(ids), self.indexes
         for column, value in equal:
-            found = self.index(column).get(_hashable(value), ())
+            index = indexes.get(column)
+            if index is None:
+                index = self.index(column)
+            found = index.get(_hashable(value) if type(value) in _UNHASHABLE else value, ())
             if len(found) < fewest:
                 ids, fewest = found, len(found)
         return ids
@@ -179,9 +189,19 @@ class _Data:
             self.rows[row_id] = row
         for column, index in self.indexes.items():
             if before is not None:
-                index[_hashable(before[column])].pop(row_id, None)
+                value = before[column]
+                index[_hashable(value) if type(value) in _UNHASHABLE else value].pop(row_id, None)
             if row is not None:
-                index.setdefault(_hashable(row[column]), {})[row_id] = None
+                value = row[column]
+                key = _hashable(value) if type(value) in _UNHASHABLE else value
+                ids = index.get(key)
+                if ids is None:
+                    ids = index[key] = {}
+                ids[row_id] = None
+
+
+#: What a value of a column may be that no index can hold as it is.
+_UNHASHABLE: Final = frozenset({list, dict})
 
 
 def _hashable(value: object) -> object:
@@ -215,8 +235,8 @@ class Tables:
         self.data = {form.name: _Data(form) for form in forms}
         self.locks: dict[tuple[str, object], Session] = {}
         self.open: dict[Session, None] = {}
-        #: What selects answered, with the count of changes in each table that they read.
-        self.answers: dict[object, tuple[tuple[int, ...], Any]] = {}
+        #: What selects answered, with the count of changes in the tables that they read.
+        self.answers: dict[object, tuple[int, Any]] = {}
         self._last_row = 0
 
     def begin(self) -> "Session":
@@ -242,9 +262,12 @@ class Tables:
         self._last_row += 1
         return self._last_row
 
-    def changes(self, tables: Sequence[str]) -> tuple[int, ...]:
-        """Return how often each of these tables was changed."""
-        return tuple([self.data[table].changes for table in tables])
+    def changes(self, tables: Sequence[str]) -> int:
+        """Return how often these tables were changed: when it is the same again, none was."""
+        count = 0
+        for table in tables:
+            count += self.data[table].changes
+        return count
 
     def committed(self, table: str) -> list[Row]:
         """Return the committed rows of a table, in the order of their making."""
@@ -348,10 +371,9 @@ class Session:
 
     def _formed(self, data: _Data, values: Mapping[str, object]) -> Row:
         form = data.form
-        row: Row = dict.fromkeys(form.columns)
-        row.update(form.defaults)
+        row, coerce = form.blank.copy(), form.coerce
         for column, value in values.items():
-            row[column] = None if value is None else form.coerce[column](value)
+            row[column] = None if value is None else coerce[column](value)
         if form.identity is not None and row[form.identity] is None:
             data.sequence += 1
             row[form.identity] = data.sequence
@@ -365,10 +387,10 @@ class Session:
 
     def in_the_way(self, form: Form, unique: Unique, row: Row) -> Row | None:
         """Return the row that has the same key already, and take the key if there is none; raises Blocked."""
-        key = tuple(_hashable(row[column]) for column in unique)
-        if None in key or unique in form.partial:
-            return None
         lookup = [(column, row[column]) for column in unique]
+        key = tuple([_hashable(value) for _, value in lookup])
+        if unique in form.partial or None in key:
+            return None
         committed = self.tables.data[form.name]
         for other in self.rows(form.name, lookup):
             if other.get(ROW_ID) != row.get(ROW_ID) and _has(other, lookup):
@@ -450,10 +472,11 @@ class Session:
     def end(self) -> None:
         """Let go of everything; what was not committed is gone."""
         self.writes = {}
+        locks = self.tables.locks
         for key in self._held:
-            if self.tables.locks.get(key) is self:
-                del self.tables.locks[key]
-        self._held.clear()
+            if locks.get(key) is self:
+                del locks[key]
+        self._held = []
         self.tables.open.pop(self, None)
         if self.over is not None:
             self.over.set()
