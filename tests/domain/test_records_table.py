@@ -161,6 +161,14 @@ def test_a_mark_goes_when_the_item_is_over(state: State, said: Said) -> None:
     assert notified.reason == MARKS[state, said]
 
 
+def test_nothing_is_noted_behind_a_final_action_of_an_item_taken_back() -> None:
+    """The reporter took it back before it heard of the end, and its hotline goes on acting."""
+    withdrawn = item(State.WITHDRAWN, received=False, assigned_node=PEER)
+    ended = withdrawn.acted(Done(PEER, Action.REMOVED, AT))
+    assert ended is not None
+    assert ended.acted(Done(PEER, Action.HOSTER_NOTIFIED, AT)) is None
+
+
 def test_refusals_are_codes_of_the_registry_about_a_record() -> None:
     assert all(REGISTRY[code].scope is Scope.RECORD for code in Code)
 

@@ -170,7 +170,7 @@ class KnownItem:
         return replace(self, state=state, reason=_REASONS.get(state, self.reason), own=settled)
 
     def acted(self, done: Done) -> "KnownItem | None":
-        """Return the item after an action, or None when it, or a final one, is recorded already; raises RecordRefused."""
+        """Return the item after an action, or None when it or a final one is recorded already; raises RecordRefused."""
         if done in self.actions:
             return None
         said = SAID[done.action]
