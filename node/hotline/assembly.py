@@ -394,7 +394,7 @@ def _node(
             db=store.db,
             vault=store.vault,
             judge=judge,
-            receipt_keys=partial(keys.signing, KeyUse.RECEIPT),
+            receipt_keys=partial(keys.counting, KeyUse.RECEIPT),
             pool=pool,
             batch_records_max=settings.batch_records_max,
             unapplied_records_max=settings.unapplied_records_max,

@@ -49,6 +49,17 @@ class KeyRing:
         Where the directory lists none that is held, those that signed last: what they sign is refused by peers, and
         `problem` says why. Raises OperatorError when there never were any.
         """
+        self.counting(use, at)
+        found = self._last.get(use)
+        if found is None:
+            raise OperatorError(f"The directory lists other {use} keys for this node than those in keys_dir.")
+        return found
+
+    def counting(self, use: KeyUse, at: datetime | None = None) -> tuple[SigningKey, ...]:
+        """Return the keys that sign for `use` at `at`, as `signing`, and none where none that is held counts then.
+
+        For what is kept for ever: a receipt under other keys would prove nothing, and be repeated all the same.
+        """
         listed = self._listed(use, at)
         if listed and any(key not in self._held for key in listed):
             self._read_again()
@@ -61,10 +72,7 @@ class KeyRing:
             chosen = ()
         if chosen:
             self._last[use] = chosen
-        found = self._last.get(use)
-        if found is None:
-            raise OperatorError(f"The directory lists other {use} keys for this node than those in keys_dir.")
-        return found
+        return chosen
 
     def following(self, use: KeyUse) -> "Sequence[SigningKey]":
         """Return the keys of `use` as a sequence that is looked up anew each time it is gone through."""

@@ -384,3 +384,24 @@ async def test_what_was_taken_before_a_restore_is_taken_again_whatever_became_of
             assert await de.value("SELECT count(*) FROM inbox_refusals") == 0
             assert await nl.value("SELECT count(*) FROM outbox_refusals") == 0
             await accounted_for([fr, nl, de])
+
+
+async def test_no_receipt_is_given_by_a_clock_at_which_no_key_counts(world: World) -> None:
+    """The Dutch clock is two minutes behind just after its keys were replaced: what it signed would prove nothing."""
+    await world.create_field_keys()
+    async with station(world.nodes[0], backoff_cap_s=0.2) as fr, station(world.nodes[1]) as nl:
+        moment = nl.clock.now().replace(microsecond=0)
+        stolen(world.nodes[1], [KeyUse.RECEIPT], moment)
+        await heard(world, fr, nl)
+        nl.clock.ahead_s = -120
+        await report(fr, "1")
+
+        async def refused() -> bool:
+            return bool(await fr.value("SELECT count(*) FROM peers WHERE last_problem = 'maintenance'"))
+
+        await eventually(refused)
+        assert await nl.value("SELECT count(*) FROM inbound_batches") == 0
+        nl.clock.ahead_s = 0
+        await told(fr, 1)
+        assert all(proves(note, fr.node.directory()) for note in (await receipts(fr)).values())
+        await accounted_for([fr, nl])

@@ -317,6 +317,9 @@ class Receiver:
 
     async def _cosign(self, note: Note, checkpoint: Checkpoint, stated: datetime) -> bytes:
         keys = self.receipt_keys(stated)
+        if not keys:
+            # By a clock that is behind, new keys do not count yet; what they signed would be repeated for ever.
+            raise ProtocolError("maintenance", "this node has no receipt key that counts at the time of its clock")
 
         def sign() -> bytes:
             name = f"{self.node_id}/receipt"
