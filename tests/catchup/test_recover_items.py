@@ -20,7 +20,7 @@ from protocol.codes import Action, Classification, SiteType, WithdrawalReason
 from protocol.steps import Corrected
 from tests.catchup.copies import copied, receipts_agree, standing_still
 from tests.hotline.network import ILLEGAL, Station, eventually, station
-from tests.moves.chain import accounted_for, arrived, move
+from tests.moves.chain import accounted_for, arrived, knows, move
 from tests.world import ADDRESS, World
 
 AT = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
@@ -271,3 +271,34 @@ async def test_what_a_peer_left_out_holds_is_done_when_it_is_asked(world: World)
                 await de.node.store.actor().act(item, ActionAsked(Action.REMOVED, AT))
                 await arrived(fr, item, "done")
                 await arrived(nl, item, "done")
+
+
+async def test_what_was_told_of_a_report_whose_clock_was_fast(world: World) -> None:
+    """By the times of our records, we had answered for who has the item before we had reported it."""
+    await world.create_field_keys()
+    fr_node, nl_node, de_node = world.nodes
+    async with station(nl_node) as nl, station(de_node) as de:
+        async with station(fr_node) as fr:
+            await fr.report(f"http://{ADDRESS['NL']}/a", qualification=ILLEGAL)
+            await _quiet([fr, nl, de])
+        older = await copied(fr_node)
+        async with station(fr_node) as fr:
+            fr.clock.ahead_s = 240.0
+            item = (await fr.report(f"http://{ADDRESS['NL']}/b", qualification=ILLEGAL)).items[0].id
+            await arrived(nl, item, "assigned")
+            await _quiet([fr, nl, de])
+        async with station(fr_node) as fr:
+            await move(nl, item, ip=ADDRESS["DE"])
+            await arrived(de, item, "assigned")
+            await knows(fr, item, "FR", "NL", "DE")
+            await _quiet([fr, nl, de])
+            before = await _stands([fr, nl, de])
+        async with standing_still(older) as still:
+            done = await recover(still, frozenset())
+        assert done.left == {}
+        async with station(older) as fr:
+            await _quiet([fr, nl, de])
+            for was, is_now in zip(before, await _stands([fr, nl, de]), strict=True):
+                assert _differences(was, is_now) == []
+            assert await fr.value("SELECT count(*) FROM inbox_refusals") == 0
+            await accounted_for([fr, nl, de])

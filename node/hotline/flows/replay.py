@@ -4,7 +4,7 @@ By the rules of the lifecycle, as it was done first; what cannot be done stays i
 nothing, and says again only what one who was to hear it has not got.
 """
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
@@ -30,6 +30,7 @@ from node.platform.database import Database, Transaction
 from protocol.bodies import OutcomeBody, ReportBody
 from protocol.checkpoint import StreamId
 from protocol.codes import StatusKind, WithdrawalReason
+from protocol.errors import ProtocolError
 from protocol.record import Record, parse_record
 from protocol.steps import (
     ActionBody,
@@ -77,7 +78,7 @@ class Replayer:
             async with self.db.transaction("recover.replay") as tx:
                 now = self.clock_now()
                 for _ in range(_AT_ONCE):
-                    one = await restored.next_replay(tx)
+                    one = await self._next(tx)
                     if one is None:
                         return None
                     record = parse_record(self.vault.open_record("outbox", one.stream, one.idx, one.sealed))
@@ -93,6 +94,54 @@ class Replayer:
         """Let what could not be done be tried once more, now that the rest is."""
         async with self.db.transaction("recover.again") as tx:
             await restored.retry_left(tx)
+
+    async def _next(self, tx: Transaction) -> Replay | None:
+        """Return what is to be done next: what was made first, but for a report that it rests on.
+
+        Two streams are one story by the times of their records alone, and a clock that was set back tells it wrongly:
+        what an outcome speaks of may be said of an item whose report, in another stream, bears a later time.
+        """
+        one, passed = await restored.next_replay(tx), []
+        while one is not None:
+            passed.append(one.stream)
+            stream = await self._resting_on(tx, one, passed)
+            if stream is None:
+                return one
+            one = await restored.next_replay(tx, stream)
+        return None
+
+    async def _resting_on(self, tx: Transaction, one: Replay, passed: Sequence[int]) -> int | None:
+        """Return the stream with the report of an item that a record of ours answers for, while that is to be done."""
+        record = parse_record(self.vault.open_record("outbox", one.stream, one.idx, one.sealed))
+        until = await self._before(tx, record)
+        if until is None:
+            return None
+        for stream, peer, epoch, applied in await restored.cursors(tx):
+            if peer != until.peer:
+                continue
+            end = until.size if epoch == until.epoch else None
+            async for items_said in self._said(tx, stream, applied, end):
+                found = await restored.reported_in(tx, items_said, passed)
+                if found is not None:
+                    return found
+        return None
+
+    async def _said(self, tx: Transaction, stream: int, first: int, end: int | None) -> AsyncIterator[list[UUID]]:
+        """Yield, a portion at a time, the items that a peer's records speak of, those before `end`."""
+        while end is None or first < end:
+            count = _AT_ONCE if end is None else min(_AT_ONCE, end - first)
+            rows = await inbound.read(tx, stream, first, count)
+            if not rows:
+                return
+            yield [item for idx, _, sealed in rows if (item := self._item_of(stream, idx, sealed))]
+            first = rows[-1][0] + 1
+
+    def _item_of(self, stream: int, idx: int, sealed: bytes) -> UUID | None:
+        """Return the item that a record speaks of; None for one that cannot be read."""
+        try:
+            return UUID(parse_record(self.vault.open_record("inbox", stream, idx, sealed)).envelope.item)
+        except (ProtocolError, ValueError):
+            return None
 
     async def _before(self, tx: Transaction, record: Record) -> Until | None:
         """What an outcome speaks of had been applied when it was written."""

@@ -332,15 +332,29 @@ async def put_replays(tx: Transaction, stream: int, rows: Sequence[tuple[int, da
     await tx.copy("recovery_replays", ("stream", "idx", "said_at"), [(stream, idx, at) for idx, at in rows])
 
 
-async def next_replay(tx: Transaction) -> Replay | None:
-    """Return what is to be done again next: of the heads of all streams the one that was made first."""
+async def next_replay(tx: Transaction, stream: int | None = None) -> Replay | None:
+    """Return what is to be done again next: of the heads of all streams, or of one, the one that was made first."""
     row = await tx.row(
         "SELECT r.stream, r.idx, s.peer, o.record_enc AS sealed, c.acked_size AS acked FROM outbound_streams s "
         "CROSS JOIN LATERAL (SELECT stream, idx, said_at FROM recovery_replays WHERE stream = s.id AND code IS NULL "
         "ORDER BY idx LIMIT 1) r JOIN outbox o ON o.stream = r.stream AND o.idx = r.idx "
-        "JOIN delivery_cursors c ON c.stream = s.id ORDER BY r.said_at, s.peer, s.epoch LIMIT 1"
+        "JOIN delivery_cursors c ON c.stream = s.id WHERE $1::bigint IS NULL OR s.id = $1 "
+        "ORDER BY r.said_at, s.peer, s.epoch LIMIT 1",
+        stream,
     )
     return None if row is None else Replay(**dict(row))
+
+
+async def reported_in(tx: Transaction, item_ids: Collection[UUID], others_than: Collection[int]) -> int | None:
+    """Return a stream in which a report of one of these items is still to be done again; none of `others_than`."""
+    found: int | None = await tx.value(
+        "SELECT r.stream FROM recovery_replays r JOIN outbox o ON o.stream = r.stream AND o.idx = r.idx "
+        "WHERE r.code IS NULL AND o.type = 'report' AND o.item_id = ANY($1) AND r.stream <> ALL($2) "
+        "ORDER BY r.said_at, r.stream LIMIT 1",
+        list(item_ids),
+        list(others_than),
+    )
+    return found
 
 
 async def replay_from(tx: Transaction, peer: str, epoch: int) -> int | None:
