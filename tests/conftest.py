@@ -50,7 +50,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def _in_memory() -> Path | None:
     """Return where files are kept in memory, if there is enough: to clear the server off a disk takes a minute.
 
-    A session makes some 300 databases in each of two workers, of 12 MB each.
+    A session makes some 300 databases in all its workers together, of 12 MB each.
     """
     if (
         not _MEMORY.is_dir()
