@@ -78,11 +78,10 @@ class Replayer:
             async with self.db.transaction("recover.replay") as tx:
                 now = self.clock_now()
                 for _ in range(_AT_ONCE):
-                    one = await self._next(tx)
-                    if one is None:
+                    found = await self._next(tx)
+                    if found is None:
                         return None
-                    record = parse_record(self.vault.open_record("outbox", one.stream, one.idx, one.sealed))
-                    first = await self._before(tx, record)
+                    one, record, first = found
                     if first is not None:
                         return first
                     code = await self._do(tx, one, record, now)
@@ -95,8 +94,8 @@ class Replayer:
         async with self.db.transaction("recover.again") as tx:
             await restored.retry_left(tx)
 
-    async def _next(self, tx: Transaction) -> Replay | None:
-        """Return what is to be done next: what was made first, but for a report that it rests on.
+    async def _next(self, tx: Transaction) -> tuple[Replay, Record, Until | None] | None:
+        """Return what is to be done next, and what is to be applied before: what was made first, but for a report.
 
         Two streams are one story by the times of their records alone, and a clock that was set back tells it wrongly:
         what an outcome speaks of may be said of an item whose report, in another stream, bears a later time.
@@ -104,18 +103,16 @@ class Replayer:
         one, passed = await restored.next_replay(tx), []
         while one is not None:
             passed.append(one.stream)
-            stream = await self._resting_on(tx, one, passed)
+            record = parse_record(self.vault.open_record("outbox", one.stream, one.idx, one.sealed))
+            first = await self._before(tx, record)
+            stream = None if first is None else await self._resting_on(tx, first, passed)
             if stream is None:
-                return one
+                return one, record, first
             one = await restored.next_replay(tx, stream)
         return None
 
-    async def _resting_on(self, tx: Transaction, one: Replay, passed: Sequence[int]) -> int | None:
-        """Return the stream with the report of an item that a record of ours answers for, while that is to be done."""
-        record = parse_record(self.vault.open_record("outbox", one.stream, one.idx, one.sealed))
-        until = await self._before(tx, record)
-        if until is None:
-            return None
+    async def _resting_on(self, tx: Transaction, until: Until, passed: Sequence[int]) -> int | None:
+        """Return the stream with a report, still to be done, of an item that a peer speaks of before `until`."""
         for stream, peer, epoch, applied in await restored.cursors(tx):
             if peer != until.peer:
                 continue
