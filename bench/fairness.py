@@ -2,7 +2,8 @@
 
 A node (its own process and PostgreSQL, fsync on) sends to three good peers. Beside them one peer is dead, one accepts
 and never answers, one answers with garbage and throws garbage and signed nonsense at the node's door. At the begin of
-each turn with them they have just gone bad: none is left alone yet, and full batches are under way to each.
+each turn with them they have just gone bad: none is left alone yet, and full batches are under way to each. Each turn
+with them stands between two without; how far those two are from each other is what the machine itself does.
 Usage: python -m bench.fairness [rounds]
 """
 
@@ -258,6 +259,15 @@ class Measured:
         """Return the 99th percentile of all latencies."""
         return quantiles(self.latencies_ms, n=100)[-1]
 
+    def joined(self, other: "Measured") -> "Measured":
+        """Return what both measured."""
+        return Measured(self.rates + other.rates, self.latencies_ms + other.latencies_ms, self.cpu_s + other.cpu_s)
+
+
+def ratio(some: Sequence[float], others: Sequence[float]) -> float:
+    """Return how the middle of the one is to the middle of the other."""
+    return median(some) / median(others)
+
 
 async def turn(sender: Sender, node: psutil.Process, peers: Sequence[str], measured: Measured) -> None:
     """Measure once: a bulk, then records one by one."""
@@ -277,14 +287,14 @@ async def turn(sender: Sender, node: psutil.Process, peers: Sequence[str], measu
     measured.latencies_ms += await sender.latencies_ms(peers, since)
 
 
-async def measure(world: World, bad: Bad, pid: int, rounds: int) -> tuple[Measured, Measured]:
-    """Return what was measured without and with the bad peers, in turns."""
+async def measure(world: World, bad: Bad, pid: int, rounds: int) -> tuple[Measured, Measured, Measured]:
+    """Return what was measured before, with and after the bad peers, in turns."""
     nodes = {node.settings.countries[0]: node for node in world.nodes}
     fr, good = nodes["FR"], [Good(nodes[country]) for country in GOOD]
     good_ids, bad_ids = [one.node.id for one in good], [nodes[country].id for country in BAD]
     for one in good:
         await one.listen()
-    without, beside, node = Measured(), Measured(), psutil.Process(pid)
+    before, beside, after, node = Measured(), Measured(), Measured(), psutil.Process(pid)
     async with open_store(fr.settings, clock=CLOCK) as store:
         session = cast("aiohttp.ClientSession", None)
         speakers = {node.id: PeerSimulator(fr, node, session) for node in world.nodes if node is not fr}
@@ -293,9 +303,7 @@ async def measure(world: World, bad: Bad, pid: int, rounds: int) -> tuple[Measur
         await sender.show_bad(bad_ids, shown=False)
         await turn(sender, node, good_ids, Measured())
         for _ in range(rounds):
-            # What is under way to them ends first.
-            await asyncio.sleep(TIMEOUT_S + 0.5)
-            await turn(sender, node, good_ids, without)
+            await turn(sender, node, good_ids, before)
             await sender.show_bad(bad_ids, shown=True)
             bad.throwing.set()
             await asyncio.sleep(0.5)
@@ -310,9 +318,12 @@ async def measure(world: World, bad: Bad, pid: int, rounds: int) -> tuple[Measur
                 raise SystemExit("the bad peers were not all met")
             bad.silences.value = 0
             await sender.show_bad(bad_ids, shown=False)
+            # What is under way to them ends first.
+            await asyncio.sleep(TIMEOUT_S + 0.5)
+            await turn(sender, node, good_ids, after)
     for one in good:
         await one.close()
-    return without, beside
+    return before, beside, after
 
 
 def main() -> None:
@@ -330,17 +341,20 @@ def main() -> None:
             nodes = {node.settings.countries[0]: node for node in world.nodes}
             bad_nodes = {country: nodes[country] for country in BAD}
             with Bad.beside(bad_nodes, nodes["FR"]) as bad, serving(nodes["FR"]) as process:
-                without, beside = uvloop.run(measure(world, bad, process.pid, rounds))
-    rates = [b / a for a, b in zip(without.rates, beside.rates, strict=True)]
-    work = [b / a for a, b in zip(without.cpu_s, beside.cpu_s, strict=True)]
-    for name, one in (("without bad peers", without), ("with three", beside)):
+                before, beside, after = uvloop.run(measure(world, bad, process.pid, rounds))
+    for name, one in (("before", before), ("with bad peers", beside), ("after", after)):
         print(
             f"{name + ':':18} {median(one.rates):,.0f} records/s, p50 {median(one.latencies_ms):.1f} ms, "
             f"p99 {one.p99():.1f} ms, {median(one.cpu_s):.2f} s of the node's processor"
         )
-    print(f"throughput: ratio {median(rates):.3f} (at least 0.90)")
+    without = before.joined(after)
+    print(f"throughput: ratio {ratio(beside.rates, without.rates):.3f} (at least 0.90)")
     print(f"p99:        ratio {beside.p99() / without.p99():.3f} (at most 1.10)")
-    print(f"processor:  ratio {median(work):.3f}; means something on a busy machine too")
+    print(f"processor:  ratio {ratio(beside.cpu_s, without.cpu_s):.3f}; means something on a busy machine too")
+    print(
+        f"noise:      after to before: throughput {ratio(after.rates, before.rates):.3f}, "
+        f"p99 {after.p99() / before.p99():.3f}, processor {ratio(after.cpu_s, before.cpu_s):.3f}"
+    )
 
 
 if __name__ == "__main__":
