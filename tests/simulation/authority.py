@@ -53,7 +53,7 @@ class Authority:
     def _write(self, event: Event, state: str) -> None:
         self.world.note("--", "info", f"{event.node} is listed as {state}")
         self.world.entries[event.node] = {**self.world.entries[event.node], "state": state}
-        self.world._directory(event)
+        self.world.faults.directory(event)
 
     def _look(self, node: str) -> None:
         """What waited for a member that is none any more was taken back: everybody has heard of it for long."""

@@ -45,7 +45,7 @@ class Restores:
 
     def happen(self, event: Event) -> None:
         """Make a backup now, and put it back when the event's time is over."""
-        station = self.world._station(event.node)
+        station = self.world.station(event.node)
         backup, folder = station.disk.tables.copied(), dict(station.trusted)
         self.world.later(event.amount, lambda: self._put_back(station, backup, folder, event))
 

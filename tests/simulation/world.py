@@ -9,7 +9,6 @@ from collections.abc import Callable, Coroutine, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from contextvars import Context
 from dataclasses import dataclass, field, replace
-from datetime import timedelta
 from functools import partial
 from typing import Any, Final
 from uuid import UUID
@@ -20,23 +19,21 @@ from aiohttp import web_app
 from node.hotline import assembly, jobs
 from node.hotline.flows.intake import Taken
 from node.platform import keyring, membership
-from node.platform.keyfiles import NodeKeys, StoredKey
-from protocol.timestamps import format_time
+from node.platform.keyfiles import StoredKey
 from tests.simulation import members
 from tests.simulation.analysts import Analysts
 from tests.simulation.authority import Authority
 from tests.simulation.checks import Checks
 from tests.simulation.eventloop import Stuck, VirtualLoop
+from tests.simulation.faults import Faults
 from tests.simulation.hostile import Hostile
-from tests.simulation.network import Link, Network
+from tests.simulation.network import Network
 from tests.simulation.plan import ACTIVE_S, Event, Plan
 from tests.simulation.proven import remembered, replaced
 from tests.simulation.restores import Restores
-from tests.simulation.sql.tables import ROW_ID, Blocked, Session
+from tests.simulation.sql.tables import Session
 from tests.simulation.station import (
     RUNNING,
-    START,
-    Commit,
     MemoryRepository,
     Station,
     VirtualClient,
@@ -88,6 +85,7 @@ class World:
     network: Network = field(init=False)
     checks: Checks = field(init=False)
     analysts: Analysts = field(init=False)
+    faults: Faults = field(init=False)
     authority: Authority = field(init=False)
     restores: Restores = field(init=False)
     hostile: Hostile | None = None
@@ -111,9 +109,10 @@ class World:
         self.network = Network(self, random.Random(f"network {self.plan.seed}"))
         self.checks = Checks(self)
         self.analysts = Analysts(self)
+        self.faults = Faults(self)
         self.authority = Authority(self)
         self.restores = Restores(self)
-        self.entries = {country: self._first_entry(country) for country in self.plan.countries}
+        self.entries = {country: self.first_entry(country) for country in self.plan.countries}
         raw = self.directory()
         for country in self.plan.countries:
             node = members.node_id(country)
@@ -143,7 +142,8 @@ class World:
             )
             self.stations[node] = made
 
-    def _first_entry(self, country: str) -> dict[str, Any]:
+    def first_entry(self, country: str) -> dict[str, Any]:
+        """Return how a member is listed at first."""
         return members.entry(country, **({"delivery": "pull"} if country == self.plan.fetching else {}))
 
     # What the parts tell.
@@ -236,23 +236,25 @@ class World:
     def happen(self, event: Event) -> None:
         """Let one event happen."""
         self.note("--", "info", f"EVENT {event}")
-        action = getattr(self, "_" + event.kind.replace("-", "_"))
+        name = event.kind.replace("-", "_")
+        action = getattr(self.faults, name, None) or getattr(self, "_" + name)
         action(event)
 
-    def _station(self, country: str) -> Station:
+    def station(self, country: str) -> Station:
+        """Return the honest node of a country."""
         return self.stations[members.node_id(country)]
 
     def _report(self, event: Event) -> None:
         for number in range(event.number):
-            self._at(self._station(event.node), self._hand_in(event, number))
+            self._at(self.station(event.node), self._hand_in(event, number))
 
     def _move(self, event: Event) -> None:
-        run = self._station(event.node).run
+        run = self.station(event.node).run
         if run is not None and run.node is not None and not run.station.alone:
-            self._at(self._station(event.node), run.move(self.rng, event.other))
+            self._at(self.station(event.node), run.move(self.rng, event.other))
 
     def _analyst(self, event: Event) -> None:
-        station = self._station(event.node)
+        station = self.station(event.node)
         if station.alone:
             # People look after it: nobody decides anything on older storage.
             return
@@ -271,7 +273,7 @@ class World:
             RUNNING.reset(token)
 
     async def _hand_in(self, event: Event, number: int) -> None:
-        station = self._station(event.node)
+        station = self.station(event.node)
         run = station.run
         await asyncio.sleep(self.rng.uniform(0.0, 0.05))
         if run is None or run.node is None or run.dead:
@@ -291,125 +293,11 @@ class World:
         if error is not None and not isinstance(error, asyncpg.PostgresError):
             self.violated("simulator", f"{type(error).__name__}: {error}")
 
-    def _crash(self, event: Event) -> None:
-        self._station(event.node).crash(event.amount)
-
-    def _crash_at_commit(self, event: Event) -> None:
-        side, name = event.detail.split()
-        station = self._station(event.node)
-        station.planned.append(Commit(name, station.commits.get(name, 0) + event.number, side == "after", event.amount))
-
-    def _between(self, event: Event) -> Iterator[Link]:
-        """Both directions, changed until the event is over."""
-        ends = members.node_id(event.node), members.node_id(event.other)
-        for source, target in (ends, ends[::-1]):
-            yield self.network.link(source, target)
-
-    def _for(self, seconds: float, link: Link, name: str, value: object, after: object) -> None:
-        setattr(link, name, value)
-        self.later(seconds, lambda: setattr(link, name, after))
-
-    def _cut(self, event: Event) -> None:
-        self._for(event.amount, next(self._between(event)), "cut", True, False)
-
-    def _cut_both(self, event: Event) -> None:
-        for link in self._between(event):
-            self._for(event.amount, link, "cut", True, False)
-
-    def _lossy(self, event: Event) -> None:
-        for link in self._between(event):
-            self._for(event.amount, link, "loss", event.number / 100, 0.0)
-
-    def _doubling(self, event: Event) -> None:
-        for link in self._between(event):
-            self._for(event.amount, link, "double", event.number / 100, 0.0)
-
-    def _garbling(self, event: Event) -> None:
-        for link in self._between(event):
-            self._for(event.amount, link, "garble", event.number / 100, 0.0)
-
-    def _slow(self, event: Event) -> None:
-        for link in self._between(event):
-            self._for(event.amount, link, "delay_s", (0.1, float(event.number)), Link().delay_s)
-
-    def _database_away(self, event: Event) -> None:
-        station = self._station(event.node)
-        station.database_down = True
-        station.disk.crash()
-
-        def back() -> None:
-            station.database_down = False
-
-        self.later(event.amount, back)
-
-    def _apply_held(self, event: Event) -> None:
-        """Another worker has what is to be applied, and is slow."""
-        station = self._station(event.node)
-        session = station.disk.tables.begin()
-        for row in station.disk.rows("apply_cursors"):
-            with suppress(Blocked):
-                session.lock("apply_cursors", row[ROW_ID])
-        self.later(min(event.amount, ACTIVE_S - event.at_s), session.end)
-
-    def _clock(self, event: Event) -> None:
-        clock = self._station(event.node).clock
-        clock.ahead_s = float(event.number)
-        self.later(event.amount, lambda: setattr(clock, "ahead_s", 0.0))
-
-    def _directory(self, event: Event) -> None:  # noqa: ARG002 - the same for every node
-        """Sign a newer version; it reaches each node some seconds later."""
-        self.version += 1
-        for station in self.stations.values():
-            # What was signed since then is there too.
-            write = partial(self._write, station)
-            self.later(self.rng.uniform(0.0, 8.0), write)
-
-    def _write(self, station: Station) -> None:
-        station.file.write(self.directory())
-
     def _listed(self, event: Event) -> None:
         self.authority.list_as(event)
 
     def _restore(self, event: Event) -> None:
         self.restores.happen(event)
-
-    def _new_keys(self, event: Event) -> None:
-        """Retire a node's keys and list new ones, which it signs with from now on; the others hear of it later."""
-        station = self._station(event.node)
-        self.generation += 1
-        now = format_time(START + timedelta(seconds=self.loop.time()))
-        keys = self.entries[event.node]["keys"]
-        for key in keys:
-            if key["state"] == "active":
-                key |= {"state": "retired", "retired_at": now}
-        self.entries[event.node] = {
-            **self.entries[event.node],
-            "keys": [
-                *keys,
-                *(members.key_entry(station.id, use, self.generation, not_before=now) for use in members.USES),
-            ],
-        }
-        self._directory(event)
-        self.rekeyed_in = self.version
-        # The old ones stay on its disk: the directory says which counts.
-        station.keys = NodeKeys((*station.keys.stored, *members.keys_of(station.id, self.generation).stored))
-        station.file.write(self.directory())
-
-    def _old_directory(self, event: Event) -> None:
-        """Somebody puts an older version in the place of a node's directory."""
-        first = [self._first_entry(country) for country in self.plan.countries]
-        station = self._station(event.node)
-        station.file.write(members.directory(1, first, self.plan.mandated))
-        if event.number:
-            # The node's own folder was set back too, as from a backup: its database remembers.
-            station.trusted = dict(station.file.files)
-            station.crash(1.0)
-
-    def _stolen_key(self, event: Event) -> None:
-        """Somebody signs with the first keys of a node, which may be retired by now."""
-        if self.entries[event.node]["keys"][0]["state"] == "retired" and not self.healed:
-            thief = Hostile(self, members.node_id(event.node), "honest")
-            self.spawn(thief.steal(members.node_id(event.other)))
 
     def _hostile(self, event: Event) -> None:
         if self.hostile is not None:
