@@ -1,6 +1,6 @@
 """What a new directory changes against the one before, and which changes nobody makes. Reads and writes nothing."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -85,32 +85,39 @@ def _check_notice(entry: NodeEntry | DeskEntry, key: DirectoryKey, now: datetime
 
 def changes(before: Directory | None, after: Directory) -> list[str]:
     """Return what changes, a sentence each, for those who sign it."""
-    if before is None:
-        said = [f"{entry.id} ({', '.join(entry.countries) or 'no country'}) is a member." for entry in _nodes(after)]
-        return said if after.desk is None else [*said, f"{after.desk.id} is the desk."]
-    said = []
-    for entry in _nodes(after):
-        known = before.nodes.get(entry.id)
-        said += [f"{entry.id} joins."] if known is None else list(_entry_changes(known, entry))
-    for name, old, new in (
-        ("mandated hotlines", ", ".join(before.mandated), ", ".join(after.mandated)),
-        ("desk", before.desk and before.desk.id, after.desk and after.desk.id),
-    ):
-        if old != new:
-            said.append(f"The {name}: {old or 'none'} → {new or 'none'}.")
-    if before.desk is not None and after.desk is not None and before.desk.id == after.desk.id:
-        said += _desk_changes(before.desk, after.desk)
+    said: list[str] = []
+    members = {} if before is None else before.nodes
+    for entry in after.nodes.values():
+        known = members.get(entry.id)
+        said += _joins(entry) if known is None else _entry_changes(known, entry)
+    mandated = () if before is None else before.mandated
+    if mandated != after.mandated:
+        said.append(f"The mandated hotlines: {_shown(mandated)} → {_shown(after.mandated)}.")
+    said += _desk_changes(None if before is None else before.desk, after.desk)
     return said
 
 
-def _nodes(directory: Directory) -> list[NodeEntry]:
-    return list(directory.nodes.values())
+def _joins(entry: NodeEntry) -> Iterator[str]:
+    """All that the directory will say of a new member: who signs compares it with what the hotline handed in."""
+    yield f"{entry.id} joins as {entry.state}: {_shown(entry.name)}, {_shown(entry.contact)}."
+    yield f"{entry.id}: countries {_shown(entry.countries)}, weight {entry.weight}."
+    yield f"{entry.id}: base_url {entry.base_url}, delivery {entry.delivery}, versions {_shown(entry.versions)}."
+    if entry.limits:
+        yield f"{entry.id}: limits {_shown(entry.limits)}."
+    yield from _key_changes((), entry)
 
 
-def _desk_changes(known: DeskEntry, entry: DeskEntry) -> Iterator[str]:
+def _desk_changes(known: DeskEntry | None, entry: DeskEntry | None) -> Iterator[str]:
+    if known is None or entry is None or known.id != entry.id:
+        if known is not entry:
+            yield f"The desk: {known.id if known else 'none'} → {entry.id if entry else 'none'}."
+        if entry is not None:
+            yield f"{entry.id}: base_url {entry.base_url}."
+            yield from _key_changes((), entry)
+        return
     if known.base_url != entry.base_url:
         yield f"{entry.id}: base_url {known.base_url} → {entry.base_url}."
-    yield from _key_changes(known, entry)
+    yield from _key_changes(known.keys, entry)
 
 
 def _entry_changes(known: NodeEntry, entry: NodeEntry) -> Iterator[str]:
@@ -119,11 +126,11 @@ def _entry_changes(known: NodeEntry, entry: NodeEntry) -> Iterator[str]:
         if old != new:
             # An address is the network's own, and is shown to people at a terminal alone.
             yield f"{entry.id}: {name} {_shown(old)} → {_shown(new)}."
-    yield from _key_changes(known, entry)
+    yield from _key_changes(known.keys, entry)
 
 
-def _key_changes(known: NodeEntry | DeskEntry, entry: NodeEntry | DeskEntry) -> Iterator[str]:
-    old_keys = {key.public: key for key in known.keys}
+def _key_changes(known: Iterable[DirectoryKey], entry: NodeEntry | DeskEntry) -> Iterator[str]:
+    old_keys = {key.public: key for key in known}
     for key in entry.keys:
         before = old_keys.pop(key.public, None)
         what = f"{entry.id}: {key.use} key {key.public.thumbprint()[:12]} ({key.algorithm})"
@@ -141,6 +148,8 @@ def _since(key: DirectoryKey) -> str:
 
 
 def _shown(value: object) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {limit}" for name, limit in sorted(value.items())) or "none"
     if isinstance(value, tuple):
         return ", ".join(map(str, value)) or "none"
     return str(value)

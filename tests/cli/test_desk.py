@@ -74,7 +74,7 @@ def published(coordinator: Home, hotline: Hotline, members: list[Home]) -> str:
     out = says(
         "directory", "propose", folder / "first", "--member", *descriptors, "--desk", coordinator.data / "desk.json"
     ).out
-    assert "coordinator.example is the desk." in out
+    assert "The desk: none → coordinator.example." in out
     says("directory", "sign", folder / "first", "--key", folder / "ada.key")
     says("directory", "publish", folder / "first")
     return pin

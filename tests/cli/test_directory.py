@@ -1,5 +1,6 @@
 """`hotline directory`: several signers, files carried between them, and everything that is not signed or published."""
 
+import base64
 import json
 import shutil
 import stat
@@ -11,6 +12,7 @@ import pytest
 
 from node.clock import rfc3339
 from node.platform.membership import read_directory
+from protocol.keys import Algorithm, PublicKey
 from tests.cli.conftest import Home, Hotline, NewHome, Said, Signers
 from tests.protocol.sample_network import desk_member
 
@@ -117,11 +119,17 @@ def test_from_several_signers_keys_to_a_directory_that_nodes_take(desk: Desk, me
         desk_descriptor_of(desk),
     )
     assert "Not yet: root has 0 of 2 signatures" in out
+    # Whoever signs compares these with what the hotline read to them.
+    assert f"The mandated hotlines: none → {fr.id}." in out
+    assert f"{nl.id}: countries NL, weight 1." in out
+    for key in json.loads(descriptor(nl).read_bytes())["keys"]:
+        raw = PublicKey(Algorithm(key["algorithm"]), base64.b64decode(key["public"]))
+        assert f"{nl.id}: {key['use']} key {raw.thumbprint()[:12]} ({key['algorithm']}) is new, active from" in out
     # One carries a copy, another signs the original.
     copied = desk.folder / "stick"
     shutil.copytree(proposal, copied)
     assert "Signed: root and directory." in desk.says("sign", copied, "--key", desk.key("ada"))
-    assert f"{fr.id} (FR) is a member." in desk.says("sign", proposal, "--key", desk.key("ben"))
+    assert f"{fr.id} joins as active:" in desk.says("sign", proposal, "--key", desk.key("ben"))
     desk.refuses("is not signed enough: root has 1 of 2", "publish", proposal, "--to", desk.repository, *desk.online())
     assert not desk.repository.exists()
     assert pin in desk.publish(proposal, copied)
