@@ -35,7 +35,7 @@ from protocol.directory import Directory, DirectoryKey, NodeEntry
 from protocol.errors import ProtocolError
 from protocol.keys import KeyState
 from tests.simulation.database import Driver, MemoryDatabase
-from tests.simulation.station import RUNNING
+from tests.simulation.services import RUNNING
 
 _LATE_S: Final = 0.03
 

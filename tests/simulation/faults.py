@@ -16,8 +16,9 @@ from tests.simulation import members
 from tests.simulation.hostile import Hostile
 from tests.simulation.network import Link
 from tests.simulation.plan import ACTIVE_S, Event
+from tests.simulation.services import START
 from tests.simulation.sql.tables import ROW_ID, Blocked
-from tests.simulation.station import START, Commit, Station
+from tests.simulation.station import Commit, Station
 
 if TYPE_CHECKING:
     from tests.simulation.world import World

@@ -25,7 +25,7 @@ from protocol.problems import problem_body
 from protocol.profile import Request, Response, sign_request, sign_response
 from protocol.record import Handling, encode_outcome, encode_report, parse_record
 from tests.simulation import members
-from tests.simulation.station import START
+from tests.simulation.services import START
 
 if TYPE_CHECKING:
     from tests.simulation.world import World

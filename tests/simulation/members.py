@@ -27,7 +27,7 @@ from node.platform.trust import root_file
 from node.settings import Settings, settings_from
 from protocol.keys import Algorithm, KeyUse, SigningKey
 from protocol.timestamps import format_time
-from tests.simulation.station import START
+from tests.simulation.services import START
 
 #: Ed25519 alone: an ML-DSA signature is different each time it is made, and a history has to be the same each time.
 USES: Final = (KeyUse.HTTP, KeyUse.STREAM, KeyUse.RECEIPT)

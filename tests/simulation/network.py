@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Protocol
 
 from node.platform.httpclient import PeerUnreachable
 from protocol.profile import Request, Response
-from tests.simulation.station import RUNNING, Run
+from tests.simulation.services import RUNNING
+from tests.simulation.station import Run
 
 if TYPE_CHECKING:
     from tests.simulation.world import World

@@ -31,11 +31,9 @@ from tests.simulation.network import Network
 from tests.simulation.plan import ACTIVE_S, Event, Plan
 from tests.simulation.proven import remembered, replaced
 from tests.simulation.restores import Restores
-from tests.simulation.sql.tables import Session
-from tests.simulation.station import (
+from tests.simulation.services import (
     RUNNING,
     MemoryRepository,
-    Station,
     VirtualClient,
     VirtualMirror,
     VirtualScheduler,
@@ -43,6 +41,8 @@ from tests.simulation.station import (
     running_station,
     write_trusted,
 )
+from tests.simulation.sql.tables import Session
+from tests.simulation.station import Station
 
 #: After everything is healed, all is delivered, applied and told within this time: a lease for location that a dead
 #: worker held (120 s), a few longest waits (30 s), and as long as a clock was ahead that had to come back.
