@@ -117,6 +117,30 @@ async def test_who_was_left_out_and_holds_nothing_new_is_exchanged_with_at_once(
         await feed.check(fr, nl)
 
 
+async def test_who_only_fetches_and_was_left_out_brings_again_what_its_receipts_were(world: World) -> None:
+    """The backup holds the record, and is of before the receipt came; the next receipt covers both."""
+    nl_node = world.nodes[1]
+    nl_node.entry["delivery"] = "pull"
+    nl_node.entry["base_url"] = f"http://127.0.0.1:{free_port()}"
+    world.sign_directory()
+    await world.create_field_keys()
+    async with station(world.nodes[0]) as fr:
+        item = (await fr.report(f"http://{ADDRESS['NL']}/first", qualification=ILLEGAL)).items[0].id
+        await fr.until(item, "sent")
+    older = await copied(world.nodes[0])
+    async with station(nl_node) as nl, station(world.nodes[0]) as fr:
+        await eventually(lambda: receipts_agree(fr, nl))
+        assert await fr.value("SELECT count(*) FROM receipts") > 0
+    async with standing_still(older) as still:
+        await recover(still, {nl_node.id})
+    async with station(older) as fr:
+        second = await report(fr, "second")
+        await fr.until(second, "sent")
+        async with station(nl_node) as nl:
+            await arrived(nl, second, "assigned")
+            await eventually(lambda: receipts_agree(fr, nl))
+
+
 async def _is_refused(one: Station, peer: str) -> bool:
     return bool(await one.value("SELECT last_problem = 'maintenance' FROM peers WHERE node_id = $1", peer))
 

@@ -20,7 +20,7 @@ from node.hotline.domain.comparison import (
     missing,
 )
 from node.hotline.domain.delivery import Problem
-from node.hotline.store import contacts, outbound
+from node.hotline.store import contacts, outbound, pulls
 from node.hotline.store import heads as store
 from node.platform.database import Database, Transaction
 from protocol.directory import Directory, NodeEntry
@@ -88,6 +88,7 @@ class Greeter:
             for one in found:
                 if one.kind is Kind.PEER_LOST:
                     await _send_again(tx, peer.id, one)
+            await _bring_again(tx, peer.id, theirs, found)
             if back:
                 await contacts.heard_from(tx, peer.id, now)
         set_back = any(proven for one, proven in judged if one.kind in _NEEDS_PROOF)
@@ -149,3 +150,15 @@ async def _send_again(tx: Transaction, peer: str, lost: Difference) -> None:
     cursor = await outbound.cursor_of(tx, peer, lost.epoch)
     if cursor is not None and lost.theirs < cursor.edge.size:
         await outbound.set_cursor_back(tx, cursor.stream, await outbound.edge_at(tx, cursor, lost.theirs))
+
+
+async def _bring_again(tx: Transaction, peer: str, theirs: Heads, found: Sequence[Difference]) -> None:
+    """Bring receipts once more that a peer we fetch from says it has not: it was set back to before they came.
+
+    Not where its stream is not the one that we receipted: there it would refuse them.
+    """
+    differing = {one.epoch for one in found if one.direction is Direction.IN}
+    held = {one.epoch: one.size for one in (await store.read_heads(tx, peer)).held}
+    for one in theirs.written:
+        if one.epoch not in differing and one.size >= held.get(one.epoch, 0):
+            await pulls.bring_again(tx, peer, one.epoch, one.receipted)

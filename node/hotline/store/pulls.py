@@ -63,3 +63,14 @@ async def owed(tx: Transaction, peer: str) -> list[tuple[int, int, int, bytes]]:
 async def brought(tx: Transaction, stream: int, size: int) -> None:
     """Note that the peer has our receipts of a stream up to `size`."""
     await tx.execute("UPDATE pull_cursors SET receipted = $2 WHERE stream = $1 AND receipted < $2", stream, size)
+
+
+async def bring_again(tx: Transaction, peer: str, epoch: int, size: int) -> None:
+    """Let the receipts behind `size` of a stream that we fetch be brought once more; the peer has lost them."""
+    await tx.execute(
+        "UPDATE pull_cursors SET receipted = $3 WHERE receipted > $3 AND stream IN "
+        "(SELECT id FROM inbound_streams WHERE peer = $1 AND epoch = $2)",
+        peer,
+        epoch,
+        size,
+    )
