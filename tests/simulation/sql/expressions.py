@@ -3,15 +3,15 @@
 import json
 import operator
 import re
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, Protocol
 from uuid import UUID
 
 from tests.simulation.sql import tree
-from tests.simulation.sql.syntax import UnknownSyntax
 from tests.simulation.sql.tables import Row, Session
+from tests.simulation.sql.tokens import UnknownSyntax
 
 #: The rows in hand, by the number of the source they come from.
 Env = dict[int, Any]
@@ -42,9 +42,10 @@ class Query(Protocol):
 
 @dataclass(slots=True)
 class Scope:
-    """The sources that names can mean, innermost first."""
+    """The sources that names can mean, innermost first; `tables` are the columns of all there are."""
 
     compile_query: "Callable[[tree.Select, Scope], Query]"
+    tables: Mapping[str, tuple[str, ...]]
     parent: "Scope | None" = None
     sources: list[tuple[str, tuple[str, ...], int]] = field(default_factory=list)
     queries: dict[str, tuple[str, ...]] = field(default_factory=dict)
@@ -55,7 +56,7 @@ class Scope:
 
     def inner(self) -> "Scope":
         """Return a scope inside this one."""
-        return Scope(self.compile_query, self, [], dict(self.queries), self.numbers, self.columns)
+        return Scope(self.compile_query, self.tables, self, [], dict(self.queries), self.numbers, self.columns)
 
     def add(self, alias: str, columns: tuple[str, ...]) -> int:
         """Name a source and return its number."""
@@ -185,7 +186,7 @@ def _query(query: tree.Select, scope: Scope, reads: set[int]) -> Callable[[Conte
 def _aggregate(expr: tree.Aggregate, scope: Scope) -> Fn:
     if scope.aggregates is None:
         raise UnknownSyntax(f"{expr.name} outside of a select list")
-    bare = Scope(scope.compile_query, scope.parent, scope.sources, scope.queries, scope.numbers, scope.columns)
+    bare = replace(scope, aggregates=None)
     argument = None if expr.argument is None else compile_expr(expr.argument, bare)[0]
     test = None if expr.test is None else compile_expr(expr.test, bare)[0]
     scope.aggregates.append(Collect(expr.name, argument, test, expr.distinct))

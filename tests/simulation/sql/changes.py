@@ -1,0 +1,116 @@
+"""Compiles INSERT, UPDATE and DELETE: what they change, what a conflict does instead, and what they return."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import asyncpg
+
+from tests.simulation.sql import tree
+from tests.simulation.sql.expressions import Context, Env, Scope, compile_expr
+from tests.simulation.sql.joins import matches_of, steps_of
+from tests.simulation.sql.queries import Result, outputs_of
+from tests.simulation.sql.sources import place, sources_of
+from tests.simulation.sql.tables import ROW_ID, Row
+
+Run = Callable[[Context, Env], Result]
+
+
+#: What gives the rows to insert.
+Rows = Callable[[Context, Env], Iterable[tuple[Any, ...]]]
+
+
+def insert_of(insert: tree.Insert, rows_of: Rows, scope: Scope) -> Run:
+    """Compile an INSERT of the rows that `rows_of` gives; a conflict that it does not settle raises."""
+    columns = insert.columns or scope.tables[insert.table]
+    inner = scope.inner()
+    number = inner.add(insert.table, scope.tables[insert.table])
+    outputs = outputs_of(insert.returning, inner)
+    names = tuple(name for name, _ in outputs)
+    excluded = inner.add("excluded", scope.tables[insert.table])
+    conflict = insert.conflict
+    arbiter = () if conflict is None else conflict.target
+    sets = [] if conflict is None else [(name, compile_expr(value, inner)[0]) for name, value in conflict.sets]
+    where = None if conflict is None or conflict.where is None else compile_expr(conflict.where, inner)[0]
+
+    def settle(ctx: Context, env: Env, other: Row, values: Row, touched: set[int]) -> Row | None:
+        """The row that the conflict leaves changed, or None."""
+        unique = other.pop("\0unique")
+        if conflict is None or (conflict.target and set(conflict.target) != set(unique)):
+            raise asyncpg.UniqueViolationError(f"{insert.table} has this {unique}")
+        if conflict.nothing:
+            return None
+        if other[ROW_ID] in touched:
+            raise asyncpg.CardinalityViolationError("a row would be changed a second time")
+        ctx.session.lock(insert.table, other[ROW_ID])
+        here = {**env, number: other, excluded: dict.fromkeys(scope.tables[insert.table]) | values}
+        if where is not None and not where(ctx, here):
+            return None
+        return ctx.session.update(insert.table, other, {name: fn(ctx, here) for name, fn in sets})
+
+    def run(ctx: Context, env: Env) -> Result:
+        touched: set[int] = set()
+        rows: list[tuple[Any, ...]] = []
+        done = 0
+        for given in rows_of(ctx, env):
+            values = dict(zip(columns, given, strict=True))
+            other = ctx.session.insert(insert.table, values, arbiter)
+            row = ctx.session.last(insert.table) if other is None else settle(ctx, env, other, values, touched)
+            if row is None:
+                continue
+            touched.add(row[ROW_ID])
+            done += 1
+            if outputs:
+                here = {**env, number: row}
+                rows.append(tuple([fn(ctx, here) for _, fn in outputs]))
+        return Result(names, rows, f"INSERT 0 {done}")
+
+    return run
+
+
+def values_of(rows: tuple[tuple[tree.Expr, ...], ...], scope: Scope) -> Rows:
+    """Compile VALUES."""
+    fns = [[compile_expr(value, scope)[0] for value in row] for row in rows]
+    return lambda ctx, env: [tuple(fn(ctx, env) for fn in row) for row in fns]
+
+
+def update_of(update: tree.Update, scope: Scope) -> Run:
+    """Compile an UPDATE: every row that it changes is locked first."""
+    inner = scope.inner()
+    sources = sources_of((tree.Join(update.table, "inner", None), *update.sources), inner)
+    place(update.where, sources, inner)
+    sets = [(name, compile_expr(value, inner)[0]) for name, value in update.sets]
+    outputs = outputs_of(update.returning, inner)
+    names = tuple(name for name, _ in outputs)
+    table, number, steps = update.table.name, sources[0].number, steps_of(sources)
+
+    def run(ctx: Context, env: Env) -> Result:
+        matches = matches_of(ctx, env, steps, table)
+        rows: list[tuple[Any, ...]] = []
+        for match in matches:
+            changes = {name: fn(ctx, match) for name, fn in sets}
+            row = ctx.session.update(table, match[number], changes)
+            if outputs:
+                here = {**match, number: row}
+                rows.append(tuple([fn(ctx, here) for _, fn in outputs]))
+        return Result(names, rows, f"UPDATE {len(matches)}")
+
+    return run
+
+
+def delete_of(delete: tree.Delete, scope: Scope) -> Run:
+    """Compile a DELETE."""
+    inner = scope.inner()
+    sources = sources_of((tree.Join(delete.table, "inner", None), *delete.sources), inner)
+    place(delete.where, sources, inner)
+    outputs = outputs_of(delete.returning, inner)
+    names = tuple(name for name, _ in outputs)
+    table, number, steps = delete.table.name, sources[0].number, steps_of(sources)
+
+    def run(ctx: Context, env: Env) -> Result:
+        matches = matches_of(ctx, env, steps, table)
+        for match in matches:
+            ctx.session.delete(table, match[number])
+        rows = [tuple([fn(ctx, match) for _, fn in outputs]) for match in matches] if outputs else []
+        return Result(names, rows, f"DELETE {len(matches)}")
+
+    return run
