@@ -28,7 +28,7 @@ from node.hotline.flows.restart import Restarter
 from node.hotline.flows.transfer.fallback import Fallback
 from node.hotline.framing import Framer
 from node.hotline.pulling import Pulls
-from node.hotline.store import contacts, directories, heads, outbound, pulls, restored, steps
+from node.hotline.store import contacts, custody, directories, heads, outbound, pulls, restored, steps
 from node.hotline.store.steps import Listener
 from node.platform.database import Transaction
 from protocol.directory import Directory, DirectoryKey, NodeEntry
@@ -193,6 +193,19 @@ async def _take_nothing(*_args: object) -> None:
 
 
 @contextmanager
+def _let_go_when_written() -> Iterator[None]:
+    """Whoever writes a transfer counts its item as given away at once."""
+    real = custody.rehost
+
+    async def rehost(tx: Transaction, one: custody.Rehosted, now: datetime) -> None:
+        gone = one.state == State.LEAVING
+        await real(tx, replace(one, state=State.TRANSFERRED) if gone else one, now)
+
+    with patch.object(custody, "rehost", rehost):
+        yield
+
+
+@contextmanager
 def _key_state_ignored() -> Iterator[None]:
     real = Directory.http_key
 
@@ -317,6 +330,11 @@ BUGS: Final = (
         "custody-dropped",
         "A transfer is accepted and its item is not written.",
         lambda: patch.object(transfers.TransferApplier, "_new", _take_nothing),
+    ),
+    Bug(
+        "let-go-when-written",
+        "A giver lets an item go when it writes the transfer, not when it has stored its receipt.",
+        _let_go_when_written,
     ),
     Bug("key-state-ignored", "A key that was retired still opens the door.", _key_state_ignored),
     Bug(

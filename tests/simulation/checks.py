@@ -8,9 +8,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 from uuid import UUID
 
-from node.hotline.domain.comparison import Direction, Kind
-from node.hotline.domain.lifecycle import State
-from node.hotline.domain.windows import windows_of
 from protocol.batch import decode_batch
 from protocol.bodies import OutcomeBody, ReportBody
 from protocol.checkpoint import Checkpoint, StreamId
@@ -23,10 +20,13 @@ from protocol.receipt import open_receipt
 from protocol.record import parse_record
 from protocol.steps import TransferBody
 from protocol.tlogproof import parse_tlog_proof
+from tests.simulation.custody import Custody
+from tests.simulation.quiet import size_held
 from tests.simulation.restores import is_set_back
 from tests.simulation.sql.tables import ROW_ID, Row, Session
 from tests.simulation.station import Station
-from tests.simulation.stepchecks import StepChecks, has_custody
+from tests.simulation.stepchecks import StepChecks
+from tests.simulation.told import Told
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
@@ -84,11 +84,15 @@ class Checks:
     applied: set[tuple[str, int, int]] = field(default_factory=set)
     refused: set[tuple[str, str, int, int, str]] = field(default_factory=set)
     steps: StepChecks = field(init=False)
+    custody: Custody = field(init=False)
+    told: Told = field(init=False)
     _looks: "dict[str, Callable[[Station, Row], None]]" = field(init=False)
 
     def __post_init__(self) -> None:
         """Know who looks at which table."""
         self.steps = StepChecks(self.world)
+        self.custody = Custody(self.world)
+        self.told = Told(self.world)
         self._looks = {
             "outbox": self._outbox,
             "inbox": self._inbox,
@@ -100,6 +104,7 @@ class Checks:
             "equivocations": self._equivocation,
             "inbox_refusals": self._refusal,
             "actions": self.steps.action,
+            "url_identities": self._identity,
             "stream_differences": self._difference,
         }
 
@@ -117,6 +122,7 @@ class Checks:
             for row in session.writes.get(table, {}).values():
                 if row is not None:
                     look(station, row)
+        self.custody.committed(station, session)
         if "nonces" in session.writes and "peers" in session.writes:
             self._heard(station, name, session)
         if name == "deliver.receipt":
@@ -129,11 +135,12 @@ class Checks:
         for stream, log in self.logs.items():
             if stream[0] == station.id:
                 rows = station.disk.find("outbound_streams", peer=stream[1], epoch=stream[2])
-                log.cut(len(station.disk.find("outbox", stream=rows[0]["id"])) if rows else 0)
+                self._cut(stream, log, len(station.disk.find("outbox", stream=rows[0]["id"])) if rows else 0)
         self.applied = {one for one in self.applied if one[0] != station.id}
         for row in station.disk.rows("items"):
             self._made(station, row)
         self.steps.set_back(station)
+        self.custody.set_back(station)
         stored = [row["version"] for row in station.disk.rows("directory_versions")]
         self.versions[station.id] = max(stored, default=0)
         for (origin, size), note in list(self.receipts.items()):
@@ -157,28 +164,33 @@ class Checks:
         """What a node takes back of its own is what it had written there; what it wrote there since goes elsewhere."""
         back = [row for row in session.writes.get("outbox", {}).values() if row is not None]
         for number in {row["stream"] for row in back}:
-            stream = self._stream(station, "outbound_streams", number)
+            stream = self.stream(station, "outbound_streams", number)
             log = self.logs.setdefault(stream, Log())
             first = min(row["idx"] for row in back if row["stream"] == number)
             wrong = [row["idx"] for row in back if row["leaf_hash"] not in log.former.get(row["idx"], ())]
             if wrong:
                 self._say("I5", f"{_named(stream)}: {station.id} took back what it never wrote at {wrong[0]}")
             if first < len(log.leaves):
-                log.cut(first)
+                self._cut(stream, log, first)
+
+    def _cut(self, stream: Stream, log: Log, size: int) -> None:
+        log.cut(size)
+        self.told.cut(stream, size)
 
     def _difference(self, station: Station, row: Row) -> None:
         """I4: nobody proves to a node that it told two stories, unless its storage went back."""
         if is_set_back(row) and station.id not in self.world.restores.ever:
             self._say("I4", f"{row['peer']} proved {row['kind']} to {station.id}, which was never set back")
 
-    def _stream(self, station: Station, table: str, number: int) -> Stream:
+    def stream(self, station: Station, table: str, number: int) -> Stream:
+        """Return the stream that a node keeps under a number."""
         (row,) = station.disk.find(table, id=number)
         ends = (station.id, row["peer"]) if table == "outbound_streams" else (row["peer"], station.id)
         return (*ends, row["epoch"])
 
     def _outbox(self, station: Station, row: Row) -> None:
         """I4: the log has no gap. I5: what is stored is what is hashed. I10: what may not leave does not."""
-        stream = self._stream(station, "outbound_streams", row["stream"])
+        stream = self.stream(station, "outbound_streams", row["stream"])
         log = self.logs.setdefault(stream, Log())
         if row["idx"] != len(log.leaves):
             self._say("I4", f"{_named(stream)}: index {row['idx']} was written after {len(log.leaves)} records")
@@ -190,7 +202,10 @@ class Checks:
         log.types.append(row["type"])
         log.items.append(row["item_id"])
         log.written_s.append(self.world.loop.time())
-        if row["type"] in {"report", "transfer"} and not self._may_leave(parse_record(raw).body):
+        body = parse_record(raw).body
+        if isinstance(body, OutcomeBody):
+            self.told.outcome(stream, row["idx"], body)
+        if row["type"] in {"report", "transfer"} and not self._may_leave(body):
             self._say("I10", f"{_named(stream)}: an item that is not qualified left at index {row['idx']}")
 
     def _may_leave(self, body: object) -> bool:
@@ -202,7 +217,7 @@ class Checks:
 
     def _inbox(self, station: Station, row: Row) -> None:
         """I4 and I5: what a node holds of an honest peer is, index by index, what that one wrote."""
-        stream = self._stream(station, "inbound_streams", row["stream"])
+        stream = self.stream(station, "inbound_streams", row["stream"])
         log = self.logs.get(stream, Log())
         raw = station.vault.open_record("inbox", row["stream"], row["idx"], row["record_enc"])
         if leaf_hash(raw) != row["leaf_hash"]:
@@ -221,7 +236,7 @@ class Checks:
         """I1 and I3: what a receipt covers is stored there, and it is the receipt that is stored there."""
         if row["worthless"]:
             return
-        stream = self._stream(station, "outbound_streams", row["stream"])
+        stream = self.stream(station, "outbound_streams", row["stream"])
         log = self.logs.get(stream, Log())
         checkpoint = Checkpoint.parse(parse_note(row["note"]).text)
         root = Edge.EMPTY.extend(log.leaves[: checkpoint.size]).root()
@@ -260,7 +275,7 @@ class Checks:
             self._say("I12", f"{station.id} remembers {len(station.disk.rows('nonces'))} nonces")
 
     def _cursor(self, station: Station, row: Row) -> None:
-        stream = self._stream(station, "outbound_streams", row["stream"])
+        stream = self.stream(station, "outbound_streams", row["stream"])
         written = len(self.logs.get(stream, Log()).leaves)
         if row["acked_size"] > written:
             self._say("I1", f"{_named(stream)}: {row['acked_size']} receipted of {written} written")
@@ -297,12 +312,17 @@ class Checks:
         self.applied |= {fresh, key}
         return not twice
 
+    def _identity(self, station: Station, row: Row) -> None:
+        """I2: no history reports a URL twice."""
+        if row["times_seen"] != 1:
+            self._say("I2", f"{station.id} counted an item {row['times_seen']} times")
+
     def _equivocation(self, station: Station, row: Row) -> None:
         if row["peer"] in self.world.stations:
             self._say("I4", f"{station.id} holds proof that honest {row['peer']} told two stories at {row['size']}")
 
     def _refusal(self, station: Station, row: Row) -> None:
-        stream = self._stream(station, "inbound_streams", row["stream"])
+        stream = self.stream(station, "inbound_streams", row["stream"])
         if (refused := (*stream, row["idx"], row["code"])) in self.refused:
             # Before the storage went back, which the node's own outcome tells.
             return
@@ -328,7 +348,7 @@ class Checks:
         note = parse_tlog_proof(proof.encode()).note
         if _proves(note.to_bytes(), station):
             return False
-        stream = self._stream(station, "inbound_streams", row["stream"])
+        stream = self.stream(station, "inbound_streams", row["stream"])
         written_s = self.logs[stream].written_s[row["idx"]]
         if giver.id != StreamId.parse(Checkpoint.parse(note.text).origin).aud:
             return True
@@ -358,12 +378,7 @@ class Checks:
         except ProtocolError:
             return None
         stream = parts[3], target, int(parts[4])
-        return Arrival(stream, int(parts[5]), count, int(parts[5]) + count <= self._held(station, stream))
-
-    @staticmethod
-    def _held(station: Station, stream: Stream) -> int:
-        rows = station.disk.find("inbound_streams", peer=stream[0], epoch=stream[2])
-        return rows[0]["size"] if rows else 0
+        return Arrival(stream, int(parts[5]), count, int(parts[5]) + count <= size_held(station, stream))
 
     def answered(self, source: str, arrival: Arrival | None, answer: Response) -> None:
         """I1: a receipt leaves after its commit. I3: it stays while it proves something, and answers each repeat."""
@@ -381,7 +396,7 @@ class Checks:
                 if _proves(first, station):
                     self._say("I3", f"{checkpoint.origin}: two receipts for {checkpoint.size} records")
                 self.receipts[key] = answer.body
-            if self._held(station, _stream_of(checkpoint.origin)) < checkpoint.size:
+            if size_held(station, _stream_of(checkpoint.origin)) < checkpoint.size:
                 self._say("I1", f"{checkpoint.origin}: a receipt for {checkpoint.size} left before they were stored")
         elif arrival.held and source in self.world.stations and source == arrival.stream[0]:
             code = _code(answer)
@@ -404,62 +419,13 @@ class Checks:
 
     # At the end.
 
-    def waiting(self) -> str | None:
-        """Tell what is still to happen, or None when all is quiet."""
-        for node in self.world.authority.away:
-            return f"{node} is not back yet"
-        for station in self.world.stations.values():
-            if station.run is None or station.run.node is None:
-                return f"{station.id} is down"
-            if station.alone or station.id in self.world.restores.due or self.world.restores.told(station):
-                return f"{station.id} is to be recovered again"
-            for row in station.disk.rows("stream_differences"):
-                if row["kind"] == Kind.NOT_ASKED and row["mended_at"] is None and row["peer"] in self.world.stations:
-                    return f"{station.id} does not know yet what {row['peer']} holds"
-            if station.run.node.directory().version != self.world.version:
-                return f"{station.id} has not heard of the newest directory"
-            judged = {(row["peer"], row["direction"]): row["windows"] for row in station.disk.rows("judged_keys")}
-            for (peer, direction), windows in judged.items():
-                ends = (station.id, peer) if direction == Direction.OUT else (peer, station.id)
-                if windows_of(station.run.node.directory(), *ends) not in {windows, None}:
-                    return f"{station.id} has not judged its receipts with {peer} by the newest directory"
-            for state in (State.READY, State.LOCATING):
-                if any(row["state"] == state for row in station.disk.rows("items")):
-                    return f"an item of {station.id} is {state}"
-            if any(self._may_move(station, row["item_id"]) for row in station.disk.rows("relocations")):
-                return f"{station.id} has items to locate anew"
-            sizes = {row["stream"]: row["applied"] for row in station.disk.rows("apply_cursors")}
-            for row in station.disk.rows("inbound_streams"):
-                if row["size"] > sizes[row["id"]]:
-                    return f"{station.id} has applied {sizes[row['id']]} of {row['size']} records of {row['peer']}"
-            acked = {row["stream"]: row["acked_size"] for row in station.disk.rows("delivery_cursors")}
-            for row in station.disk.rows("outbound_streams"):
-                peer, size = self.world.stations.get(row["peer"]), acked[row["id"]]
-                if peer is not None and row["next_index"] > size:
-                    return f"{peer.id} has receipted {size} of {row['next_index']} of {station.id}"
-                if peer is not None and self._held(peer, (station.id, peer.id, row["epoch"])) < size:
-                    return f"{peer.id} does not hold all that it receipted of {station.id}"
-        return None
-
-    def _may_move(self, station: Station, item: UUID) -> bool:
-        """Tell whether an item can be handed on; what a hostile node sent may never be receipted again."""
-        row = next(row for row in station.disk.rows("items") if row["id"] == item)
-        if row["received_stream"] is None:
-            return True
-        return self._stream(station, "inbound_streams", row["received_stream"])[0] in self.world.stations
-
     def at_the_end(self) -> None:
         """Compare both sides of everything."""
         for stream, log in self.logs.items():
             if stream[1] in self.world.stations and log.leaves:
                 self._compare(stream, log)
-        for truth in self.world.truths.values():
-            self._custody(truth.item, truth.node, truth.country, qualified=truth.qualified)
+        self.custody.at_the_end()
         self.steps.at_the_end()
-        for station in self.world.stations.values():
-            for row in station.disk.rows("url_identities"):
-                if row["times_seen"] != 1:
-                    self._say("I2", f"{station.id} counted an item {row['times_seen']} times")
 
     def _compare(self, stream: Stream, log: Log) -> None:
         sender, receiver = self.world.stations[stream[0]], self.world.stations[stream[1]]
@@ -485,7 +451,7 @@ class Checks:
         for size, note in got.items():
             if not _proves(note, sender):
                 self._say("I6", f"{_named(stream)}: the receipt for {size} proves nothing")
-        self._told(stream, log, receiver)
+        self.told.at_the_end(stream, log)
         late = [
             idx
             for idx, at_s in enumerate(log.written_s)
@@ -493,60 +459,6 @@ class Checks:
         ]
         if late:
             self._say("I9", f"{_named(stream)}: the record at {late[0]} waited for its receipt")
-
-    def _told(self, stream: Stream, log: Log, receiver: Station) -> None:
-        """I2: each record's outcome is told once."""
-        told: dict[int, int] = {}
-        for row in receiver.disk.rows("outbox"):
-            if row["type"] != "outcome":
-                continue
-            raw = receiver.vault.open_record("outbox", row["stream"], row["idx"], row["record_enc"])
-            body = parse_record(raw).body
-            if isinstance(body, OutcomeBody) and body.stream == _named(stream):
-                spoken = [idx for low, high in (*body.accepted, *body.kept) for idx in range(low, high + 1)]
-                for idx in spoken + [one.index for one in body.refused]:
-                    told[idx] = told.get(idx, 0) + 1
-        expected = {idx: 1 for idx, kind in enumerate(log.types) if kind != "outcome"}
-        if told != expected:
-            self._say(
-                "I2", f"{_named(stream)}: outcomes were told of {told}, records to tell of were {sorted(expected)}"
-            )
-
-    def _custody(self, item: UUID, node: str, country: str, *, qualified: bool) -> None:
-        """I1 and I11: a report that was taken is somewhere, and one node has it."""
-        found = [(one.id, one.disk.find("items", id=item)) for one in self.world.stations.values()]
-        rows = {holder: held[0] for holder, held in found if held}
-        holders = {holder: row["state"] for holder, row in rows.items()}
-        if not holders and self.world.restores.is_lost(node, item):
-            return
-        if node not in holders:
-            self._say("I1", f"{node} took a report and does not have it")
-            return
-        # What its giver took back, and not its reporter, is nobody's by that.
-        over = rows[node]["withdrawn_at"] is not None
-        held = {holder: row for holder, row in rows.items() if over or row["withdrawn_at"] is None}
-        custodians = [holder for holder, row in held.items() if has_custody(holder, row)]
-        owner = next((one.id for one in self.world.stations.values() if one.country == country), None)
-        if item in self.steps.lied_about:
-            return
-        if self.world.hostile is not None and (owner is None or self.world.hostile.was_given(item)):
-            # Whoever has it does not say.
-            return
-        if over:
-            self.steps.withdrawn(node, holders)
-        elif len(custodians) != 1:
-            self._say("I11", f"an item of {node} has {len(custodians)} custodians: {holders}")
-        self.steps.both_sides(item, node, held)
-        if owner is not None and owner in self.world.authority.ever:
-            # It was taken back, and never goes there by itself again.
-            return
-        if item in self.world.analysts.assessed or State.WITHDRAWN in holders.values():
-            # Whether it may leave was said anew, perhaps after it left, or it never does any more.
-            return
-        if qualified and owner is not None and owner not in holders and State.REFUSED not in holders.values():
-            self._say("I1", f"a qualified item of {node} hosted in {country} did not arrive: {holders}")
-        if not qualified and node != owner and owner in holders:
-            self._say("I10", f"an item of {node} that is not qualified left for {owner}")
 
 
 def _proves(receipt: bytes, station: Station) -> bool:

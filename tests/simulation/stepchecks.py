@@ -10,14 +10,13 @@ from uuid import UUID
 from node.hotline.domain.lifecycle import State
 from protocol.codes import FINAL_ACTIONS
 from tests.simulation.analysts import OFFENDER
+from tests.simulation.custody import ENDS, has_custody
 from tests.simulation.sql.tables import Row
 from tests.simulation.station import Station
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
 
-#: What no step leads out of.
-_ENDS: Final = frozenset({State.DONE, State.WITHDRAWN})
 _OPEN: Final = {State.SENT, State.TRANSFERRED}
 #: What the first reporter holds an item for, by where it stands at the hotline that has it.
 _AS_TOLD: Final = {
@@ -57,7 +56,7 @@ class StepChecks:
         """An end is an end, and a baseline qualification is final."""
         key = station.id, row["id"]
         state, was_baseline = self.stood.get(key, (row["state"], False))
-        if state in _ENDS and row["state"] != state:
+        if state in ENDS and row["state"] != state:
             self._say("end", f"an item of {station.id} that was {state} is {row['state']}")
         found = self._stands(station, row)
         if was_baseline and "baseline" not in found:
@@ -115,7 +114,7 @@ class StepChecks:
 
     def withdrawn(self, reporter: str, holders: dict[str, str]) -> None:
         """A withdrawal reaches every holder."""
-        if not _ENDS.issuperset(holders.values()):
+        if not ENDS.issuperset(holders.values()):
             self._say("withdrawn", f"an item that {reporter} took back stands so: {holders}")
 
     def both_sides(self, item: UUID, reporter: str, rows: dict[str, Row]) -> None:
@@ -149,13 +148,6 @@ class StepChecks:
 
     def _site(self, node: str, row: Row) -> Any:
         return self.world.stations[node].disk.find("cases", id=row["case_id"])[0]["site_type"]
-
-
-def has_custody(node: str, row: Row) -> bool:
-    """Tell whether a node has an item, by its own word."""
-    if row["state"] in {State.SENT, State.DECLINED, State.TRANSFERRED}:
-        return False
-    return row["state"] not in _ENDS or row["assigned_node"] in {None, node}
 
 
 def _found(column: Any) -> str | None:

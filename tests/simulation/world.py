@@ -30,6 +30,7 @@ from tests.simulation.hostile import Hostile
 from tests.simulation.network import Network
 from tests.simulation.plan import ACTIVE_S, Event, Plan
 from tests.simulation.proven import remembered, replaced
+from tests.simulation.quiet import Quiet
 from tests.simulation.restores import Restores
 from tests.simulation.services import (
     RUNNING,
@@ -208,10 +209,11 @@ class World:
     async def _watch(self) -> None:
         """Wait for quiet after the healing."""
         await asyncio.sleep(ACTIVE_S)
+        quiet = Quiet(self)
         until = self.loop.time() + self.plan.quiet_within_s(QUIET_WITHIN_S)
         while True:
             await asyncio.sleep(_LOOK_EVERY_S)
-            waiting = self.checks.waiting()
+            waiting = quiet.waiting()
             if waiting is None:
                 break
             if self.loop.time() > until:
