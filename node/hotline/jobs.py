@@ -16,7 +16,7 @@ from node.hotline.domain.slots import Slots
 from node.hotline.pulling import Pulls
 from node.hotline.rounds import Rounds
 from node.hotline.store import contacts, desk, heads, items, outbound
-from node.hotline.store.heads import difference_sentence
+from node.hotline.store.heads import difference_sentences
 from node.platform.database import DATABASE_ERRORS
 from node.platform.membership import set_expiry_gauges
 from node.platform.nonces import forget_nonces
@@ -357,7 +357,7 @@ class Jobs:
             differing = await heads.differences(tx)
             refusals = await desk.refusals(tx)
         node.standing[:] = [
-            *(difference_sentence(one) for one in differing),
+            *difference_sentences(differing),
             *(desk.refusal_sentence(row) for row in refusals),
         ]
         node.metrics.desk_refusals.clear()

@@ -1,11 +1,15 @@
 """A recovery and the peers that are not asked in the ordinary way: who only fetches, was left out, or changed keys."""
 
+from uuid import UUID
+
 import pytest
 
+from node.hotline.domain.acts import ActionAsked
 from node.hotline.domain.assessment import Assessment
 from node.hotline.recovery import recover
 from node.hotline.serve import recovery_door
-from protocol.codes import Classification
+from node.hotline.store.status import read_status
+from protocol.codes import Action, Classification
 from protocol.errors import ProtocolError
 from protocol.keys import KeyUse
 from tests.catchup.copies import copied, receipts_agree, standing_still
@@ -13,7 +17,7 @@ from tests.catchup.test_recover import Feed, recovered
 from tests.catchup.test_worthless import report, retired
 from tests.hotline.network import ILLEGAL, Station, eventually, station
 from tests.hotline.test_exchange import told
-from tests.moves.chain import arrived
+from tests.moves.chain import arrived, move
 from tests.world import ADDRESS, TestNode, World, free_port
 
 _SET_BACK = "SELECT EXISTS (SELECT 1 FROM stream_differences WHERE kind = 'set-back' AND proven)"
@@ -139,6 +143,91 @@ async def test_who_only_fetches_and_was_left_out_brings_again_what_its_receipts_
         async with station(nl_node) as nl:
             await arrived(nl, second, "assigned")
             await eventually(lambda: receipts_agree(fr, nl))
+
+
+async def _on_its_way(world: World) -> tuple[UUID, TestNode]:
+    """Report an item that has left and has no receipt yet; returns it, and the first node on a backup of then."""
+    await world.create_field_keys()
+    async with station(world.nodes[0]) as fr:
+        item = await report(fr, "first")
+        await fr.until(item, "sent")
+    return item, await copied(world.nodes[0])
+
+
+async def _taken_back(world: World, older: TestNode, item: UUID) -> None:
+    """The node serves on the backup, and hears that the other is suspended."""
+    nl_node = world.nodes[1]
+    nl_node.entry["state"] = "suspended"
+    world.sign_directory()
+    async with station(older) as fr:
+        await fr.until(item, "undeliverable")
+        assert await fr.value("SELECT count(*) FROM relay_failures") == 1
+    nl_node.entry["state"] = "active"
+    world.sign_directory()
+
+
+async def test_what_was_taken_back_for_want_of_a_receipt_stays_where_it_was_receipted(world: World) -> None:
+    item, older = await _on_its_way(world)
+    async with station(world.nodes[1]) as nl, station(world.nodes[0]) as fr:
+        await arrived(nl, item, "assigned")
+        # What the backup does not know of stands where the withdrawal is written.
+        await report(fr, "second")
+        await told(fr, 2)
+    await _taken_back(world, older, item)
+    async with station(world.nodes[1]) as nl:
+        await recovered(older)
+        async with station(older) as fr:
+            assert (await fr.item(item))["state"] == "sent"
+            assert await fr.value("SELECT count(*) FROM relay_failures") == 0
+            await eventually(lambda: receipts_agree(fr, nl))
+            await nl.node.store.actor().act(item, ActionAsked(Action.REMOVED))
+            await arrived(fr, item, "done")
+            assert await fr.value("SELECT count(*) FROM outbox WHERE type = 'withdrawal'") == 0
+            assert (await nl.item(item))["state"] == "done"
+
+
+async def test_what_came_back_and_went_again_since_is_not_taken_back(world: World) -> None:
+    """The item was at home meanwhile; that a receipt was wanting is said of the first time that it left."""
+    item, older = await _on_its_way(world)
+    async with station(world.nodes[1]) as nl, station(world.nodes[0]) as fr:
+        await arrived(nl, item, "assigned")
+        await move(nl, item, ip=ADDRESS["FR"])
+        await arrived(fr, item, "kept")
+        await move(fr, item, country="NL")
+        await arrived(nl, item, "assigned")
+        await arrived(fr, item, "transferred")
+        await told(fr, 2)
+    await _taken_back(world, older, item)
+    async with station(world.nodes[1]) as nl:
+        await recovered(older)
+        async with station(older) as fr:
+            await eventually(lambda: receipts_agree(fr, nl))
+            await told(fr, 2)
+            assert [(await one.item(item))["state"] for one in (fr, nl)] == ["transferred", "assigned"]
+            assert await nl.value("SELECT count(*) FROM inbox_refusals") == 0
+
+
+async def test_a_person_hears_when_who_was_left_out_can_be_asked(world: World) -> None:
+    feed = Feed()
+    older, _ = await _exchanged(world, feed)
+    nl_node = world.nodes[1]
+    async with standing_still(older) as still:
+        await recover(still, {nl_node.id})
+    async with station(older) as fr:
+        (before,) = await _differences(fr)
+        assert "waits until" in before
+        async with station(nl_node):
+            await eventually(lambda: _noticed(fr))
+        (sentence,) = [one for one in await _differences(fr) if one.startswith("not-asked")]
+        assert nl_node.id in sentence
+        assert "can be asked by now" in sentence
+        assert "hotline recover" in sentence
+
+
+async def _differences(one: Station) -> list[str]:
+    async with one.node.db.transaction("test.read") as tx:
+        found: list[str] = (await read_status(tx, one.clock.now()))["differences"]
+        return found
 
 
 async def _is_refused(one: Station, peer: str) -> bool:

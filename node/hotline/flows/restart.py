@@ -11,9 +11,11 @@ from node.platform.database import Database, Transaction
 from node.platform.ids import new_id
 from protocol.bodies import OutcomeBody
 from protocol.checkpoint import Checkpoint, StreamId
+from protocol.codes import WithdrawalReason
 from protocol.epoch import encode_epoch
 from protocol.merkle import leaf_hash
-from protocol.record import Handling, encode_outcome, parse_record
+from protocol.record import Handling, Record, encode_outcome, parse_record
+from protocol.steps import WithdrawalBody
 
 #: The beginning of an epoch is about the exchange, not about content; kept like an outcome.
 _RETAIN = timedelta(days=365)
@@ -76,13 +78,16 @@ class Restarter:
     async def _unsaid(self, tx: Transaction, peer: str, one: restored.TailRow) -> bytes | None:
         """Return a record written after the restore, without what the peer had been told before it; None for nothing.
 
-        An item that had gone to this peer by then did not go a second time, and what was answered is answered.
+        An item that had gone to this peer by then did not go a second time, what was answered is answered, and what
+        the peer had receipted is not taken back for want of a receipt.
         """
         raw = self.vault.open_record("recovery_tail", one.stream, one.idx, one.sealed)
         if one.type in {"report", "transfer"} and one.item_id is not None:
             return None if await restored.had_gone(tx, peer, one.item_id) else raw
         record = parse_record(raw)
         body = record.body
+        if one.item_id is not None and _takes_back(record):
+            return None if await self._has_arrived(tx, peer, one.item_id) else raw
         if not isinstance(body, OutcomeBody):
             return raw
         rest = _from_index(body, await restored.told(tx, peer, StreamId.parse(body.stream).epoch))
@@ -99,6 +104,26 @@ class Restarter:
             iat=envelope.iat,
             handling=envelope.handling,
         )
+
+    async def _has_arrived(self, tx: Transaction, peer: str, item_id: UUID) -> bool:
+        """Tell whether the peer has what was taken back from it; then it is not, and stands there again.
+
+        What went another way meanwhile, or is acted on here, stays taken back.
+        """
+        report = await restored.receipted_report(tx, peer, item_id)
+        if report is not None:
+            raw = self.vault.open_record("outbox", report.stream, report.idx, report.sealed)
+            await restored.put_replays(tx, report.stream, [(report.idx, parse_record(raw).envelope.iat)])
+        elif not await restored.had_gone(tx, peer, item_id):
+            return False
+        await restored.forget_failure(tx, peer, item_id)
+        return True
+
+
+def _takes_back(record: Record) -> bool:
+    """Tell whether a record says that its item goes another way, as no receipt came for what had given it."""
+    body = record.body
+    return isinstance(body, WithdrawalBody) and body.reason is WithdrawalReason.REROUTED and body.proof is None
 
 
 def _from_index(body: OutcomeBody, first: int) -> OutcomeBody:

@@ -13,6 +13,8 @@ from protocol.merkle import Edge
 
 #: Mended differences of one peer that are remembered.
 _MENDED_MAX = 50
+#: What a peer says that holds of our stream what we do not know.
+_OLDER = frozenset({Kind.SET_BACK, Kind.OTHER_ROOT})
 
 
 async def read_heads(tx: Transaction, peer: str) -> Heads:
@@ -69,8 +71,18 @@ class StoredDifference:
     seen_at: datetime
 
 
-def difference_sentence(one: StoredDifference) -> str:
-    """Return a difference in words, for a person, without a full stop."""
+def difference_sentences(found: Sequence[StoredDifference]) -> list[str]:
+    """Return differences in words, for a person, without a full stop; what a recovery waits for says what to do."""
+    back = {one.peer for one in found if one.direction is Direction.OUT and one.kind in _OLDER}
+    return [_sentence(one, is_back=one.peer in back) for one in found]
+
+
+def _sentence(one: StoredDifference, *, is_back: bool) -> str:
+    if one.kind is Kind.NOT_ASKED and is_back:
+        return (
+            f"{one.kind.value}: a recovery left out {one.peer}, which can be asked by now and holds what is not known "
+            "here: run `hotline recover` again"
+        )
     if one.kind is Kind.NOT_ASKED:
         return (
             f"{one.kind.value}: a recovery left out {one.peer}; what it says waits until its hello shows what it holds"

@@ -185,6 +185,39 @@ async def had_gone(tx: Transaction, peer: str, item_id: UUID) -> bool:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a record of ours stands, sealed as it stands there."""
+
+    stream: int
+    idx: int
+    sealed: bytes
+
+
+async def receipted_report(tx: Transaction, peer: str, item_id: UUID) -> Place | None:
+    """Return our report of an item to `peer`, where that has receipted it and the item has gone nowhere else since.
+
+    None also for one that is to be done again already.
+    """
+    row = await tx.row(
+        "SELECT o.stream, o.idx, o.record_enc AS sealed FROM outbox o JOIN outbound_streams s ON s.id = o.stream "
+        "JOIN delivery_cursors c ON c.stream = o.stream JOIN items i ON i.id = o.item_id "
+        "WHERE s.peer = $1 AND o.item_id = $2 AND o.type = 'report' AND o.idx < c.acked_size "
+        "AND i.received_stream IS NULL AND (i.assigned_node IS NULL OR i.assigned_node = $1) "
+        "AND i.state IN ('locating', 'waiting', 'ready', 'origin-lookup', 'unlocated', 'undeliverable') "
+        "AND NOT EXISTS (SELECT 1 FROM recovery_replays r WHERE r.stream = o.stream AND r.idx = o.idx) "
+        "ORDER BY o.stream DESC, o.idx DESC LIMIT 1",
+        peer,
+        item_id,
+    )
+    return None if row is None else Place(**dict(row))
+
+
+async def forget_failure(tx: Transaction, peer: str, item_id: UUID) -> None:
+    """Take back that `peer` had not receipted an item: it had."""
+    await tx.execute("DELETE FROM relay_failures WHERE item_id = $1 AND node = $2", item_id, peer)
+
+
 async def told(tx: Transaction, peer: str, epoch: int) -> int:
     """Return up to which index the records of `peer` had been answered before the restore."""
     found = await tx.value(

@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Any
 
 from node.hotline.store import contacts, desk, heads, items
-from node.hotline.store.heads import difference_sentence
+from node.hotline.store.heads import difference_sentences
 from node.platform.database import Transaction
 
 
@@ -23,7 +23,7 @@ async def read_status(tx: Transaction, now: datetime, left: Collection[str] = ()
         "relay_failures": [dict(row) for row in await tx.fetch(_RELAY_FAILURES)],
         "disputes": [dict(row) for row in await tx.fetch(_DISPUTES)],
         "desk_refusals": [dict(row) for row in await desk.refusals(tx)],
-        "differences": [difference_sentence(one) for one in await heads.differences(tx)],
+        "differences": difference_sentences(await heads.differences(tx)),
         "equivocations": int(await tx.value("SELECT count(*) FROM equivocations") or 0),
     }
 
