@@ -220,10 +220,12 @@ class Jobs:
     def _enough(self, peer_id: str, held: Callable[[], bool]) -> bool:
         """Tell a delivery to begin nothing more.
 
-        We stop, its lock is gone, others wait for its place, or a newer directory says that nothing is sent there.
+        We stop, its lock is gone, others wait for its place, or nothing is sent there any more: a newer directory says
+        so, or the one in use has expired meanwhile.
         """
         entry = self._node.directory().nodes.get(peer_id)
-        if entry is None or entry.state != "active":
+        expired = self._node.membership.freshness() is Freshness.EXPIRED
+        if entry is None or entry.state != "active" or expired:
             return True
         over = self._slots.turn_is_over(peer_id, self._node.clock.monotonic())
         return over or self._stop.is_set() or not held()

@@ -63,7 +63,7 @@ class Pulls:
         self._running.pop(peer_id, None)
 
     def _may_ask(self) -> bool:
-        """Tell whether there is no reason to fetch nothing more: we stop, or the directory has expired."""
+        """Tell whether peers are called at all: not once we stop, or the directory has expired."""
         return not self._stop.is_set() and self._node.membership.freshness() is not Freshness.EXPIRED
 
     def _always(self) -> bool:
@@ -182,6 +182,8 @@ class Pulls:
     async def _bring(self, peer: NodeEntry, owed: list[tuple[int, int, int, bytes]]) -> Problem | None:
         """Bring receipts, oldest first; each that was taken is noted, and one that was not comes with the next turn."""
         for stream, epoch, size, note in owed:
+            if not self._may_ask():
+                break
             problem = await self._node.catchup.put_receipt(peer, epoch, size, note)
             if problem is not None:
                 return problem
@@ -198,7 +200,7 @@ class Pulls:
         node.signals.wake("deliver")
         for one in greeting.lost:
             first = one.first
-            while not self._stop.is_set():
+            while self._may_ask():
                 body, _, _ = await node.give_back.held(peer.id, one.epoch, first)
                 if body is None or await node.catchup.bring_back(peer, one.epoch, first, body) is not None:
                     break

@@ -189,6 +189,7 @@ async def recover(
         recovery = await restored.begin(tx, new_id(now), now)
     # While this node was down a peer may have moved, or changed its keys.
     await node.membership.refresh()
+    node.membership.refuse_if_expired()
     said, awaited = await _ask_all(node, without, visited=door is not None)
     asked = {*awaited, *(peer.id for peer, _ in said)}
     async with node.db.transaction("recover.asked") as tx:

@@ -126,7 +126,10 @@ class Rounds:
         async with node.db.transaction("hello.read") as tx:
             fresh = await contacts.compared_since(tx, node.clock.now() - _COMPARE_AGAIN)
         due = [peer for peer in self.callable_peers() if peer.id not in fresh]
-        for peer in due:
+        for done, peer in enumerate(due):
+            # They may take long to answer, and the directory goes on to age meanwhile.
+            if self._node.membership.freshness() is Freshness.EXPIRED:
+                return done
             await self.compare(peer)
         return len(due)
 

@@ -174,6 +174,14 @@ class Membership:
         """Return how far the directory in use can be relied on now."""
         return self.in_use().freshness(self._clock.now())
 
+    def refuse_if_expired(self) -> None:
+        """Raise OperatorError once it has expired: no member is called then, not even to be asked something."""
+        if self.freshness() is Freshness.EXPIRED:
+            raise OperatorError(
+                "The membership directory has expired: no member is called before a source has a newer one; then run "
+                "this again."
+            )
+
     def fresh_for_s(self) -> float:
         """Return for how many seconds more it is fresh; negative once it is not."""
         return (self.in_use().fresh_until - self._clock.now()).total_seconds()

@@ -31,6 +31,7 @@ from node.hotline.pulling import Pulls
 from node.hotline.store import contacts, custody, directories, heads, outbound, pulls, restored, steps
 from node.hotline.store.steps import Listener
 from node.platform.database import Transaction
+from node.platform.trust import Freshness, InUse, Update
 from protocol.directory import Directory, DirectoryKey, NodeEntry
 from protocol.errors import ProtocolError
 from protocol.keys import KeyState
@@ -281,6 +282,15 @@ async def _nobody_gone(*_args: object) -> list[str]:
     return []
 
 
+def _never_expired(self: InUse, now: datetime) -> Freshness:
+    """Whoever was a member is one still."""
+    return Freshness.FRESH if now < self.fresh_until else Freshness.STALE
+
+
+def _whenever_signed(*_args: object) -> None:
+    """What was signed once is good for ever."""
+
+
 async def _no_epoch(*_args: object) -> list[tuple[str, int]]:
     """The streams go on where they were taken back to."""
     return []
@@ -372,6 +382,18 @@ BUGS: Final = (
         "suspended-waited-for",
         "What waits for a node that was suspended is not taken back.",
         lambda: patch.object(Fallback, "_gone", _nobody_gone),
+    ),
+    Bug(
+        "expired-used-on",
+        "A directory that has expired is used on.",
+        lambda: patch.object(InUse, "freshness", _never_expired),
+        needs="unsigned",
+    ),
+    Bug(
+        "expired-is-taken",
+        "Metadata that have expired are taken from whoever offers them.",
+        lambda: patch.object(Update, "_check_expiry", _whenever_signed),
+        needs="unsigned",
     ),
     Bug(
         "no-new-epoch",

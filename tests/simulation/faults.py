@@ -18,7 +18,7 @@ from tests.simulation.network import Link
 from tests.simulation.plan import ACTIVE_S, Event
 from tests.simulation.services import START
 from tests.simulation.sql.tables import ROW_ID, Blocked
-from tests.simulation.station import Commit, Station
+from tests.simulation.station import Commit
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
@@ -115,12 +115,10 @@ class Faults:
         """Sign a newer version; it reaches each node some seconds later."""
         world = self.world
         world.version += 1
+        world.expiry.sign()
         for station in world.stations.values():
             # What was signed since then is there too.
-            world.later(world.rng.uniform(0.0, 8.0), partial(self._write, station))
-
-    def _write(self, station: Station) -> None:
-        station.file.write(self.world.directory())
+            world.later(world.rng.uniform(0.0, 8.0), partial(world.expiry.write, station))
 
     def new_keys(self, event: Event) -> None:
         """Retire a node's keys and list new ones, which it signs with from now on; the others hear of it later."""
@@ -142,13 +140,12 @@ class Faults:
         world.rekeyed_in = world.version
         # The old ones stay on its disk: the directory says which counts.
         station.keys = NodeKeys((*station.keys.stored, *members.keys_of(station.id, world.generation).stored))
-        station.file.write(world.directory())
+        world.expiry.write(station)
 
     def old_directory(self, event: Event) -> None:
         """Somebody puts an older version in the place of a node's directory."""
-        world, station = self.world, self.world.station(event.node)
-        first = [world.first_entry(country) for country in world.plan.countries]
-        station.file.write(members.directory(1, first, world.plan.mandated))
+        station = self.world.station(event.node)
+        station.file.write(self.world.first)
         if event.number:
             # The node's own folder was set back too, as from a backup: its database remembers.
             station.trusted = dict(station.file.files)

@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import json
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cache, lru_cache
 from pathlib import Path
@@ -114,8 +115,23 @@ def key_entry(node: str, use: KeyUse, generation: int = 0, **changes: Any) -> di
     }
 
 
-def directory(version: int, entries: list[dict[str, Any]], mandated: str | None = None) -> dict[str, bytes]:
-    """Return the metadata of a version of the directory; `mandated` is whose hotline takes what nobody else does."""
+@dataclass(frozen=True, slots=True)
+class Stamps:
+    """Versions of snapshot and timestamp, and until when each counts."""
+
+    snapshot: int
+    snapshot_until: datetime
+    timestamp: int
+    timestamp_until: datetime
+
+
+def directory(
+    version: int, entries: list[dict[str, Any]], mandated: str | None = None, stamps: Stamps | None = None
+) -> dict[str, bytes]:
+    """Return the metadata of a version of the directory; `mandated` is whose hotline takes what nobody else does.
+
+    Without `stamps` they outlast every history.
+    """
     document = {
         "v": 1,
         "version": version,
@@ -123,12 +139,17 @@ def directory(version: int, entries: list[dict[str, Any]], mandated: str | None 
         "nodes": entries,
         "routing": {"mandated": [] if mandated is None else [node_id(mandated)], "desk": None},
     }
-    return _signed(json.dumps(document), version)
+    return _signed(json.dumps(document), stamps or Stamps(version, EXPIRES, version, EXPIRES))
 
 
 @lru_cache(maxsize=256)
-def _signed(document: str, version: int) -> dict[str, bytes]:
-    targets = sign(make_targets(document.encode(), EXPIRES), AUTHORITY)
-    snapshot = make_snapshot(targets, version, EXPIRES, AUTHORITY)
-    timestamp = make_timestamp(snapshot, version, EXPIRES, AUTHORITY)
+def _signed(document: str, stamps: Stamps) -> dict[str, bytes]:
+    targets, snapshot = _described(document, stamps.snapshot, stamps.snapshot_until)
+    timestamp = make_timestamp(snapshot, stamps.timestamp, stamps.timestamp_until, AUTHORITY)
     return {root_file(1): ROOT_FILE, **published(targets, document.encode(), snapshot, timestamp)}
+
+
+@lru_cache(maxsize=256)
+def _described(document: str, number: int, until: datetime) -> tuple[bytes, bytes]:
+    targets = sign(make_targets(document.encode(), EXPIRES), AUTHORITY)
+    return targets, make_snapshot(targets, number, until, AUTHORITY)

@@ -70,6 +70,7 @@ class Network:
                 self.world.violated("reach", f"{source} calls {target}, which cannot be called")
             raise PeerUnreachable("connect", "no connection gets in there")
         self.world.checks.leaves(source, target, request)
+        self.world.expiry.leaves(source, request)
         self.in_flight[pair] = self.in_flight.get(pair, 0) + 1
         self.world.checks.in_flight(source, target, self.in_flight[pair])
         try:
@@ -133,6 +134,7 @@ class Network:
                 raise PeerUnreachable("disconnected", "the connection broke") from None
             raise
         self.world.checks.answered(source, arrival, answer)
+        self.world.expiry.answered(target, request, answer)
         return answer
 
 

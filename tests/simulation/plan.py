@@ -30,6 +30,10 @@ _BURST_S: Final = 6.0
 _LISTED: Final = 0.12
 BACK_AFTER_S: Final = 30.0
 
+#: How often the directory's metadata expire, and the events that make nodes notice.
+_EXPIRING: Final = 0.05
+EXPIRING: Final = frozenset({"unsigned", "unread"})
+
 #: How often a node's storage goes back to what it held some seconds before, and where its recovery is killed then.
 _RESTORED: Final = 0.08
 _RECOVERY_STEPS: Final = (
@@ -109,6 +113,7 @@ def draw(seed: int) -> Plan:
     events += _analysts(seed, honest)
     events += _listed(seed, countries)
     events += _restored(seed, honest, events)
+    events += _expiring(seed, honest)
     return Plan(
         seed=seed,
         countries=countries,
@@ -190,6 +195,19 @@ def _restored(seed: int, honest: tuple[str, ...], others: list[Event]) -> list[E
         ends_s = rng.uniform(at_s + lasts_s + 10.0, ACTIVE_S + BACK_AFTER_S)
         events.append(Event(begins_s, "listed", away, amount=ends_s - begins_s, detail="suspended"))
     return events
+
+
+def _expiring(seed: int, honest: tuple[str, ...]) -> list[Event]:
+    """Nobody renews the directory's metadata for a while, or one node does not hear of it."""
+    rng = random.Random(f"expiring {seed}")
+    if rng.random() >= _EXPIRING:
+        return []
+    at_s, lasts_s = rng.uniform(1.0, 12.0), rng.uniform(12.0, ACTIVE_S)
+    if rng.random() < 0.5:
+        return [
+            Event(at_s, "unsigned", "--", amount=lasts_s, detail=rng.choice(("timestamp", "timestamp", "snapshot")))
+        ]
+    return [Event(at_s, "unread", rng.choice(honest), amount=lasts_s, detail=rng.choice(("alone", "alone", "mirrors")))]
 
 
 def _at(rng: random.Random) -> float:

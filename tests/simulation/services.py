@@ -83,13 +83,17 @@ class VirtualMirror:
         if run is None or run.dead:
             raise asyncio.CancelledError
         station = run.station
-        if station.alone:
+        expiry = station.world.expiry
+        if station.alone or station.id in expiry.alone:
             raise SourceFailed(f"{self.name} did not answer (connect)")
         request = Request("GET", f"{self._base_url}{MIRROR_PATH}/{file}", {}, b"")
+        expiry.asking.add(station.id)
         try:
             answer = await station.world.network.exchange(station.id, request, station.settings.peer_timeout_s)
         except PeerUnreachable as error:
             raise SourceFailed(f"{self.name} did not answer ({error.kind})") from None
+        finally:
+            expiry.asking.discard(station.id)
         if answer.status == HTTPStatus.NOT_FOUND:
             return None
         if answer.status != HTTPStatus.OK:
@@ -108,7 +112,9 @@ def read_trusted(_folder: object, fingerprint: str) -> Trusted | None:
 
 def write_trusted(_folder: object, trusted: Trusted) -> None:
     """Put what the running node trusts on its disk."""
-    running_station().trusted = trusted.files()
+    station = running_station()
+    station.world.expiry.taken(station, trusted)
+    station.trusted = trusted.files()
 
 
 def running_station() -> "Station":

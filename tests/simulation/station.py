@@ -112,7 +112,7 @@ class Station:
                 raise
         except OperatorError as error:
             # With an older directory put in its place, or by a wrong clock, it rightly refuses.
-            right = self.file.files == self.world.directory() and not self.clock.ahead_s
+            right = self.world.expiry.offers(self)
             if self.world.restores.told(self):
                 self.world.restores.due.add(self.id)
             elif "went away" not in error.sentence and right:

@@ -18,13 +18,14 @@ from aiohttp import web_app
 
 from node.hotline import assembly, jobs
 from node.hotline.flows.intake import Taken
-from node.platform import keyring, membership
+from node.platform import keyring, membership, trust
 from node.platform.keyfiles import StoredKey
 from tests.simulation import members
 from tests.simulation.analysts import Analysts
 from tests.simulation.authority import Authority
 from tests.simulation.checks import Checks
 from tests.simulation.eventloop import Stuck, VirtualLoop
+from tests.simulation.expiry import REFRESH_S, STALE, Expiry
 from tests.simulation.faults import Faults
 from tests.simulation.hostile import Hostile
 from tests.simulation.network import Network
@@ -89,6 +90,7 @@ class World:
     faults: Faults = field(init=False)
     authority: Authority = field(init=False)
     restores: Restores = field(init=False)
+    expiry: Expiry = field(init=False)
     hostile: Hostile | None = None
     trace: list[str] = field(default_factory=list)
     found: Violated | None = None
@@ -96,6 +98,8 @@ class World:
     offered: dict[str, bool] = field(default_factory=dict)
     excused: frozenset[str] = frozenset()
     entries: dict[str, dict[str, Any]] = field(default_factory=dict)
+    #: The first version of the directory, as it was published.
+    first: dict[str, bytes] = field(default_factory=dict)
     version: int = 1
     generation: int = 0
     rekeyed_in: int = 0
@@ -113,8 +117,13 @@ class World:
         self.faults = Faults(self)
         self.authority = Authority(self)
         self.restores = Restores(self)
-        self.entries = {country: self.first_entry(country) for country in self.plan.countries}
-        raw = self.directory()
+        self.expiry = Expiry(self)
+        listed = {"delivery": "pull"}
+        self.entries = {
+            country: members.entry(country, **(listed if country == self.plan.fetching else {}))
+            for country in self.plan.countries
+        }
+        self.first = self.directory()
         for country in self.plan.countries:
             node = members.node_id(country)
             self.network.hosts[f"https://{node}"] = node
@@ -130,7 +139,7 @@ class World:
                 country=country,
                 settings=members.settings_of(country),
                 keys=members.keys_of(node),
-                file=MemoryRepository(raw),
+                file=MemoryRepository(self.first),
                 rng=random.Random(f"{node} {self.plan.seed}"),
             )
             made.settings = replace(
@@ -140,12 +149,9 @@ class World:
                 batches_in_flight_max=self.plan.batches_in_flight_max,
                 unapplied_records_max=self.plan.unapplied_records_max,
                 locate_batch_items_max=self.plan.locations_at_once,
+                directory_refresh_s=REFRESH_S if self.expiry.on else made.settings.directory_refresh_s,
             )
             self.stations[node] = made
-
-    def first_entry(self, country: str) -> dict[str, Any]:
-        """Return how a member is listed at first."""
-        return members.entry(country, **({"delivery": "pull"} if country == self.plan.fetching else {}))
 
     # What the parts tell.
 
@@ -192,7 +198,7 @@ class World:
 
     def directory(self) -> dict[str, bytes]:
         """Return the newest version of the directory."""
-        return members.directory(self.version, list(self.entries.values()), self.plan.mandated)
+        return self.expiry.directory()
 
     # The history.
 
@@ -204,6 +210,7 @@ class World:
             self.later(event.at_s, lambda event=event: self.happen(event))  # type: ignore[misc] # bound early
         self.later(ACTIVE_S, self.heal)
         self.spawn(self._watch())
+        self.spawn(self.expiry.renew())
         await self._over.wait()
 
     async def _watch(self) -> None:
@@ -228,6 +235,7 @@ class World:
         self.note("--", "info", "healed")
         self.healed = True
         self.network.links.clear()
+        self.expiry.heal()
         for station in self.stations.values():
             station.planned.clear()
             station.clock.ahead_s = 0.0
@@ -239,8 +247,8 @@ class World:
         """Let one event happen."""
         self.note("--", "info", f"EVENT {event}")
         name = event.kind.replace("-", "_")
-        action = getattr(self.faults, name, None) or getattr(self, "_" + name)
-        action(event)
+        known = [action for part in (self.faults, self.expiry) if (action := getattr(part, name, None)) is not None]
+        (known or [getattr(self, "_" + name)])[0](event)
 
     def station(self, country: str) -> Station:
         """Return the honest node of a country."""
@@ -396,6 +404,7 @@ def simulated(plan: Plan) -> Iterator[None]:
         instead(assembly, "PeerClient", VirtualClient)
         instead(assembly, "APPLY_RECORDS_MAX", plan.apply_records_max)
         instead(keyring, "load_keys", lambda _folder, _slots: _own_keys())
+        instead(trust, "STALE_FOR", STALE)
         instead(membership, "read_folder", read_trusted)
         instead(membership, "write_folder", write_trusted)
         instead(assembly, "make_source", lambda _text, _session: running_station().file)

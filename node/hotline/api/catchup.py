@@ -146,11 +146,7 @@ class CatchupApi:
         peer = await self.door.caller(call.request)
         if call.parameters["aud"] != peer:
             raise ProtocolError("wrong-audience", "a stream is known to its two nodes alone", field="aud")
-        if self.door.membership.freshness() is Freshness.EXPIRED:
-            # Who may have it is not known any more (PROTOCOL section 2).
-            raise ProtocolError(
-                "directory-stale", "the directory here has expired, and nothing leaves until it is renewed"
-            )
+        self._refuse_if_expired()
         epoch = path_number(call, "epoch", low=1, high=EPOCH_MAX)
         first = path_number(call, "from", low=0, high=TREE_SIZE_MAX)
         wait_s = path_number(call, "wait", low=0, high=WAIT_S_MAX) if "wait" in call.parameters else 0
@@ -169,7 +165,15 @@ class CatchupApi:
                         status=HTTPStatus.NOT_FOUND, body=json.dumps(said).encode(), content_type=JSON_TYPE
                     )
                 await self.signals.wait("outbox", min(_LOOK_AGAIN_S, left_s))
+                self._refuse_if_expired()
         return web.Response(body=offered.body, content_type=MEDIA_TYPE)
+
+    def _refuse_if_expired(self) -> None:
+        """Give no record away once who may have it is not known any more (PROTOCOL section 2); raises ProtocolError."""
+        if self.door.membership.freshness() is Freshness.EXPIRED:
+            raise ProtocolError(
+                "directory-stale", "the directory here has expired, and nothing leaves until it is renewed"
+            )
 
     async def _inbox(self, call: Call) -> web.Response:
         """The caller's own records as they are held here, under the receipts that were given for them."""

@@ -17,6 +17,7 @@ from node.platform.cli.command import Context
 from node.platform.cli.table import show_table
 from node.platform.database import DATABASE_ERRORS
 from node.platform.membership import read_directory
+from node.platform.trust import Freshness, InUse
 from node.settings import Settings, load_settings
 from protocol.checkpoint import Checkpoint
 from protocol.codes import Delivery
@@ -28,6 +29,8 @@ RECEIPTS_MAX: Final = 20
 _UNLISTED: Final = "unlisted"
 #: A peer that fetches cannot be called, ever; that is no reason to call an audit incomplete.
 _FETCHES: Final = "it fetches, and cannot be called"
+#: Nothing is sent to any node then, not even a question.
+_EXPIRED: Final = "the directory here has expired"
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -85,7 +88,8 @@ async def _audit_one(context: Context, receipts_max: int) -> tuple[list[Account]
     settings = context.settings()
     silent: dict[str, str] = {}
     async with open_store(settings, clock=context.clock) as store:
-        directory = _directory(settings)
+        use = _directory(settings)
+        directory = use.directory
         async with store.db.snapshot("audit.read") as tx:
             view = View(settings.node_id, tx, store.vault, _verifier(directory))
             accounts = await audit_own(view)
@@ -93,6 +97,9 @@ async def _audit_one(context: Context, receipts_max: int) -> tuple[list[Account]
     async with open_peers(settings, context.clock, lambda: directory) as peers:
         for question in asked:
             if question.peer in silent:
+                continue
+            if use.freshness(context.clock.now()) is Freshness.EXPIRED:
+                silent[question.peer] = _EXPIRED
                 continue
             peer = directory.nodes.get(question.peer)
             if peer is None or peer.delivery is Delivery.PULL:
@@ -116,7 +123,7 @@ async def audit_nodes(nodes: Sequence[Settings], clock: Clock) -> list[Account]:
                 store.settings.node_id,
                 await stack.enter_async_context(store.db.snapshot("audit.read")),
                 store.vault,
-                _verifier(_directory(store.settings)),
+                _verifier(_directory(store.settings).directory),
             )
             for store in stores
         ]
@@ -145,10 +152,10 @@ async def _cursors(stores: Sequence[Store]) -> dict[str, Cursor]:
     return found
 
 
-def _directory(settings: Settings) -> Directory:
+def _directory(settings: Settings) -> InUse:
     if not settings.directory_root:
         raise OperatorError("Setting directory_root is not set: no receipt could be verified.")
-    return read_directory(settings.directory_dir, settings.directory_root).directory
+    return read_directory(settings.directory_dir, settings.directory_root)
 
 
 def _verifier(directory: Directory) -> Verify:

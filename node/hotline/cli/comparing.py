@@ -35,6 +35,7 @@ async def _compare(context: Context) -> tuple[dict[str, str], list[StoredDiffere
     settings = context.settings()
     log = make_logger(settings.log_level, settings.log_format)
     async with assemble(settings, clock=context.clock, log=log) as node:
+        node.membership.refuse_if_expired()
         rounds = Rounds(node)
         silent = {}
         for peer in rounds.callable_peers():

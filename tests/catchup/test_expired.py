@@ -1,0 +1,175 @@
+"""A directory that expires while something is under way: nothing more of it is sent, and nothing new is begun."""
+
+import asyncio
+from collections.abc import Callable
+
+import pytest
+
+from node.__main__ import main
+from node.errors import OperatorError
+from node.hotline.domain.delivery import BatchAnswer, Problem
+from node.hotline.flows.offer import Offered, Offerer
+from node.hotline.gateways.peers import PeerGateway
+from node.hotline.pulling import Pulls
+from node.hotline.recovery import recover
+from node.hotline.rounds import Rounds
+from node.platform.membership import Membership
+from node.platform.trust import Freshness
+from node.setting_files import write_settings
+from protocol.directory import NodeEntry
+from tests.catchup.copies import standing_still
+from tests.hotline.network import ILLEGAL, Station, eventually, station
+from tests.hotline.test_exchange import told
+from tests.world import ADDRESS, World, file_values
+
+
+@pytest.fixture
+def expire(monkeypatch: pytest.MonkeyPatch) -> Callable[[Membership], None]:
+    """Let a node's directory have expired from now on."""
+
+    def done(membership: Membership) -> None:
+        monkeypatch.setattr(membership, "freshness", lambda: Freshness.EXPIRED)
+
+    return done
+
+
+async def _waiting(fr: Station, count: int) -> None:
+    """Let so many records wait for a peer that is away."""
+    for n in range(count):
+        item = (await fr.report(f"http://{ADDRESS['NL']}/{n}", qualification=ILLEGAL)).items[0].id
+        await fr.until(item, "sent")
+
+
+async def test_a_delivery_under_way_begins_no_other_batch(
+    world: World, expire: Callable[[Membership], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await world.create_field_keys()
+    fr_node, nl_node = world.nodes
+    sent: list[int] = []
+    real = PeerGateway.put_batch
+
+    async def put_batch(self: PeerGateway, peer: NodeEntry, epoch: int, first_index: int, body: bytes) -> BatchAnswer:
+        if peer.id == nl_node.id:
+            sent.append(first_index)
+            expire(fr.node.membership)
+        return await real(self, peer, epoch, first_index, body)
+
+    async def over() -> bool:
+        if not await fr.value("SELECT count(*) FROM receipts"):
+            return False
+        async with fr.node.db.session_lock(f"deliver:{nl_node.id}") as held:
+            return held is not None
+
+    monkeypatch.setattr(PeerGateway, "put_batch", put_batch)
+    async with station(fr_node, batch_records_max=1, batches_in_flight_max=1, poll_s=0.1) as fr:
+        await _waiting(fr, 3)
+        async with station(nl_node):
+            await eventually(over)
+    assert sent == [0]
+
+
+async def test_whoever_waits_for_a_record_is_not_given_it(
+    world: World, expire: Callable[[Membership], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The request came while the directory was in force; the record is written when it is not any more."""
+    await world.create_field_keys()
+    fr_node, nl_node = world.nodes
+    asked = asyncio.Event()
+    real = Offerer.offer
+
+    async def offer(self: Offerer, peer: str, epoch: int, first: int, records_max: int) -> Offered:
+        offered = await real(self, peer, epoch, first, records_max)
+        asked.set()
+        return offered
+
+    async with station(fr_node) as fr, station(nl_node) as nl:
+        monkeypatch.setattr(Offerer, "offer", offer)
+        peer = nl.node.directory().nodes[fr_node.id]
+        fetching = asyncio.ensure_future(nl.node.catchup.fetch(peer, 1, 0, wait_s=20, records_max=1))
+        await asked.wait()
+        expire(fr.node.membership)
+        await _waiting(fr, 1)
+        fr.node.signals.wake("outbox")
+        answer = await fetching
+    assert isinstance(answer, Problem)
+    assert answer.code == "directory-stale"
+
+
+@pytest.fixture
+def three(world: World) -> World:
+    world.add("DE")
+    world.sign_directory()
+    return world
+
+
+async def test_the_daily_comparison_stops(
+    three: World, expire: Callable[[Membership], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await three.create_field_keys()
+    asked: list[str] = []
+
+    async def compare(_self: Rounds, peer: NodeEntry) -> None:
+        asked.append(peer.id)
+        expire(fr.node.membership)
+
+    async with station(three.nodes[0]) as fr:
+        monkeypatch.setattr(Rounds, "compare", compare)
+        assert await Rounds(fr.node).compare_due() == 1
+    assert len(asked) == 1
+
+
+async def test_receipts_that_are_being_brought_wait(
+    world: World, expire: Callable[[Membership], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await world.create_field_keys()
+    brought: list[int] = []
+
+    async def put_receipt(_peer: NodeEntry, _epoch: int, size: int, _note: bytes) -> None:
+        brought.append(size)
+        expire(fr.node.membership)
+
+    async def survive(_name: str, _work: object) -> None:
+        raise AssertionError("nothing runs")
+
+    async with station(world.nodes[0]) as fr:
+        monkeypatch.setattr(fr.node.catchup, "put_receipt", put_receipt)
+        peer = fr.node.directory().nodes[world.nodes[1].id]
+        pulls = Pulls(fr.node, asyncio.Event(), survive)
+        assert await pulls._bring(peer, [(1, 1, 1, b"one"), (1, 1, 2, b"two")]) is None
+    assert brought == [1]
+
+
+async def test_a_recovery_asks_nobody(world: World, expire: Callable[[Membership], None]) -> None:
+    await world.create_field_keys()
+    fr_node, nl_node = world.nodes
+    async with station(nl_node) as nl:
+        async with standing_still(fr_node) as still:
+            expire(still.membership)
+            with pytest.raises(OperatorError, match="has expired: no member is called"):
+                await recover(still, frozenset())
+        assert not await nl.value("SELECT count(*) FROM peers WHERE last_heard_at IS NOT NULL")
+        # Nothing of it stands in the way of the next try.
+        async with standing_still(fr_node) as still:
+            await recover(still, frozenset())
+
+
+async def test_commands_ask_nobody_and_say_so(
+    world: World, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await world.create_field_keys()
+    fr_node, nl_node = world.nodes
+    file = world.folder / "settings.toml"
+    write_settings(file, file_values(fr_node.settings))
+    async with station(nl_node) as nl:
+        async with station(fr_node) as fr:
+            await _waiting(fr, 1)
+            await told(fr, 1)
+        heard = await nl.value("SELECT last_heard_at FROM peers")
+        monkeypatch.setattr("node.platform.trust.InUse.freshness", lambda _use, _now: Freshness.EXPIRED)
+        assert await asyncio.to_thread(main, ["--settings", str(file), "compare"]) == 2
+        assert "has expired: no member is called" in capsys.readouterr().err
+        # What is in the node's own tables is looked at all the same.
+        assert await asyncio.to_thread(main, ["--settings", str(file), "audit-network"]) == 0
+        shown = capsys.readouterr().out
+        assert "NOT ASKED: nl.hotline.example (the directory here has expired)." in shown
+        assert await nl.value("SELECT last_heard_at FROM peers") == heard
