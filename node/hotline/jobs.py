@@ -238,7 +238,8 @@ class Jobs:
     async def _apply(self) -> int:
         """Apply what is stored. A receipt releases the sender, so it comes first; what it covers is safe."""
         await self._node.give_way.turn(_GIVE_WAY_S)
-        return await self._node.applier.run_once(self._node.directory())
+        applier, directory = self._node.applier, self._node.directory()
+        return await applier.run_once(directory) or await applier.judge_waiting(directory)
 
     async def _fallback(self) -> None:
         """Take back what peers did not receipt in time, or cannot take any more.

@@ -10,14 +10,19 @@ from uuid import UUID
 
 import pytest
 
+from node.clock import SystemClock
+from node.hotline.cli.audit_network import audit_nodes
 from node.hotline.domain.acts import ActionAsked
 from node.hotline.domain.assessment import Assessment
 from node.hotline.flows.replay import UNKNOWN
 from node.hotline.recovery import recover
 from node.hotline.rounds import Rounds
 from node.hotline.store import heads as heads_store
+from node.hotline.store.steps import Listener
+from node.hotline.store.telling import Telling
+from node.platform.ids import new_id
 from protocol.codes import Action, Classification, SiteType, WithdrawalReason
-from protocol.steps import Corrected
+from protocol.steps import ActionBody, Corrected
 from tests.catchup.copies import copied, receipts_agree, standing_still
 from tests.hotline.network import ILLEGAL, Station, eventually, station
 from tests.moves.chain import accounted_for, arrived, knows, move
@@ -26,6 +31,7 @@ from tests.world import ADDRESS, World
 AT = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
 BASELINE = Assessment(Classification.BASELINE, AT)
 NATIONAL = Assessment(Classification.NATIONAL, AT)
+NOTIFIED = ActionBody(action=Action.HOSTER_NOTIFIED, at=AT)
 NOT_ILLEGAL = Assessment(Classification.NOT_ILLEGAL, AT)
 
 _ITEMS = (
@@ -271,6 +277,83 @@ async def test_what_a_peer_left_out_holds_is_done_when_it_is_asked(world: World)
                 await de.node.store.actor().act(item, ActionAsked(Action.REMOVED, AT))
                 await arrived(fr, item, "done")
                 await arrived(nl, item, "done")
+
+
+@pytest.mark.parametrize("at_home", ["", "waiting"])
+async def test_what_a_third_says_of_an_item_that_was_lost_waits_for_who_knows_of_it(world: World, at_home: str) -> None:
+    """The backup does not know the item, or not that it left; who got it was left out, and who has it says so."""
+    await world.create_field_keys()
+    fr_node, nl_node, de_node = world.nodes
+    url = f"http://{ADDRESS['DE']}/lost"
+    async with station(nl_node) as nl:
+        async with station(de_node) as de:
+            async with station(fr_node) as fr:
+                await fr.report(f"http://{ADDRESS['NL']}/a", qualification=ILLEGAL)
+                if at_home:
+                    item = (await fr.report(url)).items[0].id
+                    await fr.until(item, "waiting")
+                await _quiet([fr, nl, de])
+            older = await copied(fr_node)
+            async with station(fr_node) as fr:
+                if not at_home:
+                    item = (await fr.report(url)).items[0].id
+                await fr.until(item, "waiting")
+                await fr.node.store.assessor().assess(item, NATIONAL)
+                await arrived(de, item, "assigned")
+                await move(de, item, ip=ADDRESS["NL"])
+                await arrived(nl, item, "assigned")
+                await knows(fr, item, "FR", "DE", "NL")
+                await nl.node.store.actor().act(item, ActionAsked(Action.HOSTER_NOTIFIED, AT))
+                await _quiet([fr, nl, de])
+        async with standing_still(older) as still:
+            await recover(still, {de_node.id})
+        async with station(older) as fr:
+            await nl.node.store.actor().act(item, ActionAsked(Action.REMOVED, AT))
+            # Who has it now, both actions, and the end; nothing of it is refused, and nothing answered anew.
+            await eventually(lambda: _count(fr, "inbox_waiting", 4))
+            assert await fr.value("SELECT count(*) FROM inbox_refusals") == 0
+            accounts = await audit_nodes([fr.node.settings], SystemClock())
+            assert [each.words() for account in accounts for each in account.found.named] == []
+        async with station(de_node) as de:
+            async with standing_still(older) as still:
+                done = await recover(still, frozenset())
+            assert done.left == {}
+            async with station(older) as fr:
+                await _quiet([fr, nl, de])
+                assert (await fr.item(item))["state"] == "done"
+                await knows(fr, item, "FR", "DE", "NL")
+                assert await fr.value("SELECT count(*) FROM actions WHERE item_id = $1", item) == 2
+                assert await fr.value("SELECT count(*) FROM inbox_waiting") == 0
+                for one in (fr, nl, de):
+                    assert await one.value("SELECT count(*) FROM inbox_refusals") == 0
+                await accounted_for([fr, nl, de])
+
+
+async def test_an_offence_is_refused_when_everybody_was_asked(world: World) -> None:
+    """Nobody knows of the item: what waited for it is refused after all, and its sender hears so."""
+    await world.create_field_keys()
+    fr_node, nl_node, de_node = world.nodes
+    async with station(nl_node) as nl:
+        async with station(de_node), station(fr_node) as fr:
+            item = (await fr.report(f"http://{ADDRESS['NL']}/a", qualification=ILLEGAL)).items[0].id
+            await arrived(nl, item, "assigned")
+            await _quiet([fr, nl])
+        async with standing_still(fr_node) as still:
+            await recover(still, {de_node.id})
+        async with station(fr_node) as fr:
+            async with nl.node.db.transaction("test.offence") as tx:
+                about = Listener(fr_node.id, new_id(AT), new_id(AT), bytes(32))
+                await nl.node.store.teller().tell(tx, [Telling(about, NOTIFIED)], nl.clock.now())
+            await eventually(lambda: _count(fr, "inbox_waiting", 1))
+            assert await nl.value("SELECT count(*) FROM outbox_refusals") == 0
+            async with station(de_node):
+                await eventually(lambda: _count(nl, "outbox_refusals", 1), limit_s=60)
+            assert await _count(fr, "inbox_waiting", 0)
+            assert await _count(fr, "inbox_refusals", 1)
+
+
+async def _count(at: Station, table: str, count: int) -> bool:
+    return bool(await at.value(f"SELECT count(*) = {count} FROM {table}"))  # noqa: S608 - names of ours
 
 
 async def test_what_was_told_of_a_report_whose_clock_was_fast(world: World) -> None:

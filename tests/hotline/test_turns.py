@@ -41,7 +41,7 @@ async def serve(db: Database, *, share: int = 1) -> str | None:
         if head is None:
             return None
         size = await inbound.held_size(tx, head.peer, head.epoch)
-        await inbound.finish_apply(tx, head, min(size, head.applied + TURN), [], NOW, share=share)
+        await inbound.finish_apply(tx, head, min(size, head.applied + TURN), share=share)
     return head.peer
 
 
@@ -69,7 +69,7 @@ async def test_shares_of_the_directory_weigh(db: Database) -> None:
             head = await inbound.lock_unapplied(tx)
             assert head is not None
             share = 3 if head.peer == "b" else 1
-            await inbound.finish_apply(tx, head, head.applied + TURN, [], NOW, share=share)
+            await inbound.finish_apply(tx, head, head.applied + TURN, share=share)
         served.append(head.peer)
     assert served.count("b") == 30
 
@@ -91,6 +91,6 @@ async def test_several_workers_serve_different_peers_and_the_order_is_kept(db: D
         # Another process takes whom it finds free, and never waits.
         others = [await serve(db) for _ in range(4)]
         assert one.peer not in others
-        await inbound.finish_apply(first, one, one.applied + TURN, [], NOW)
+        await inbound.finish_apply(first, one, one.applied + TURN)
     later = [await serve(db) for _ in range(30)]
     assert all(8 <= later.count(peer) <= 12 for peer in ("a", "b", "c"))

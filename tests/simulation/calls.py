@@ -5,7 +5,19 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 from node.hotline.domain.comparison import Direction
-from node.hotline.store import contacts, custody, directories, inbound, intake, items, judged, outbound, pulls
+from node.hotline.store import (
+    contacts,
+    custody,
+    directories,
+    heads,
+    inbound,
+    intake,
+    items,
+    judged,
+    outbound,
+    pulls,
+    waiting,
+)
 from node.hotline.store.intake import CaseRow, ItemRow, Received
 from node.platform.database import Transaction
 from node.platform.membership import Seen
@@ -105,6 +117,23 @@ class Calls:
             rows = [(head.edge.size + at, bytes(32), raw) for at in range(count)]
             await inbound.store_batch(tx, head, edge, rows, raw, now)
             return head
+
+        return step
+
+    def do_wait(self) -> Step:
+        peer, now, stream, idx = self.rng.choice(PEERS), self._now(), self.rng.randint(1, 2), self.rng.randrange(5)
+        item, asked, left_out = self._id(1), [*self.rng.sample(PEERS, 1)], [*self.rng.sample(PEERS, 1)]
+
+        async def step(tx: Transaction) -> object:
+            await heads.leave_out(tx, asked, [one for one in left_out if one not in asked], now)
+            before = await waiting.standing(tx, peer, [item], now)
+            await waiting.over(tx, stream, [idx])
+            await waiting.put(tx, stream, [(idx, item)])
+            due = await waiting.lock_due(tx, now)
+            found = [await waiting.read(tx, number, 3) for number in (1, 2)]
+            after = await waiting.standing(tx, peer, [item], now)
+            later = await waiting.lock_due(tx, now + waiting.WAITS_MAX * 2)
+            return before, due, found, after, later, sorted(await waiting.indices(tx, stream, 0, idx + 1))
 
         return step
 

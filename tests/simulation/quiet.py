@@ -43,6 +43,8 @@ class Quiet:
                     return f"an item of {station.id} is {state}"
             if any(self._may_move(station, row["item_id"]) for row in station.disk.rows("relocations")):
                 return f"{station.id} has items to locate anew"
+            if station.disk.rows("inbox_waiting"):
+                return f"{station.id} has steps that wait for whom it did not ask"
             sizes = {row["stream"]: row["applied"] for row in station.disk.rows("apply_cursors")}
             for row in station.disk.rows("inbound_streams"):
                 if row["size"] > sizes[row["id"]]:

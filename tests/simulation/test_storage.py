@@ -19,6 +19,8 @@ TABLES = (
     "apply_cursors",
     "inbox",
     "inbox_refusals",
+    "inbox_waiting",
+    "stream_differences",
     "inbound_batches",
     "judged_keys",
     "pull_cursors",

@@ -27,6 +27,7 @@ _QUEUES: Final[Mapping[str, str]] = {
     "deliver": "records without a receipt yet",
     "given_up": "records for hotlines that have left",
     "apply": "records received, not read yet",
+    "unrecovered": "of items that may be lost: wait for peers left out",
     "assigned": "received, waiting for our qualification",
     "move": "to be located anew",
     "leaving": "handed on, no receipt yet: still ours",

@@ -53,7 +53,8 @@ class Refused:
     """A record refused for good, and why; `record_id` where it could be read.
 
     `told` is whether its sender hears of it: never of an outcome, or two nodes that cannot read each other's outcomes
-    would answer each other for ever.
+    would answer each other for ever. `unknown` is whether it is the item that is wanting here: not there, or not one
+    that its sender has to do with.
     """
 
     idx: int
@@ -62,6 +63,7 @@ class Refused:
     field: str | None
     detail: str
     told: bool = True
+    unknown: bool = False
 
 
 class _Embedding(msgspec.Struct):

@@ -26,6 +26,7 @@ from node.hotline.domain.ledger import (
     newest_size,
 )
 from node.hotline.store import audit as store
+from node.hotline.store import waiting
 from node.hotline.store.vault import Vault
 from node.platform.database import Transaction
 from node.platform.fieldcrypto import FieldSealed
@@ -139,19 +140,20 @@ async def _told_home(view: View, stream: store.Outbound, account: Account, owed:
 async def _received(view: View, stream: store.Inbound, heard: _Heard) -> Account:
     head = stream.head
     copy = HeldCopy(StreamId(stream.peer, view.node_id, stream.epoch), head, view.verify)
-    told = heard.by_us.get(copy.found.stream, Told())
+    told, waited = heard.by_us.get(copy.found.stream, Told()), 0
     for first, end in _pieces(head.size):
         stored = await store.held_records(view.tx, stream.id, first, end)
         rows = _opened(view.vault, "inbox", stream.id, stored)
         copy.feed(end, rows, await store.batches(view.tx, stream.id, first, end))
-        applied = {row.idx: fates.claims(row.record) for row in rows if row.idx < head.applied}
+        waits = await waiting.indices(view.tx, stream.id, first, end)
+        waited += len(waits)
+        done = [row for row in rows if row.idx < head.applied and row.idx not in waits]
+        applied = {row.idx: fates.claims(row.record) for row in done}
         refused = await store.refused_by_us(view.tx, stream.id, first, end)
         named = {idx: one.item for idx, one in applied.items() if one.item is not None}
         became = await store.became(view.tx, stream.id, range(first, end), named, refused)
         fates.check_received(copy.found, applied, became, told.between(first, end), told.codes)
-        fates.add_outcomes(
-            heard.by_peers, (row.record for row in rows if row.idx < head.applied and row.idx not in refused)
-        )
+        fates.add_outcomes(heard.by_peers, (row.record for row in done if row.idx not in refused))
     copy.finish()
     if told.end > head.applied:
         copy.found.add("cursors", f"outcomes of ours speak of records up to {told.end}, and {head.applied} are applied")
@@ -160,7 +162,7 @@ async def _received(view: View, stream: store.Inbound, heard: _Heard) -> Account
     for item in await store.stray_items(view.tx, stream.id):
         copy.found.add(f"item {item}", "it names a record of this stream that is not there, or not its own alone")
     return Account(
-        view.node_id, IN, copy.found, held=head.size, applied=head.applied, under_way=head.size - head.applied
+        view.node_id, IN, copy.found, held=head.size, applied=head.applied, under_way=head.size - head.applied + waited
     )
 
 

@@ -355,16 +355,8 @@ async def read(tx: Transaction, stream: int, first: int, records_max: int) -> li
     return [(row["idx"], row["leaf_hash"], row["record_enc"]) for row in rows]
 
 
-async def finish_apply(
-    tx: Transaction,
-    head: ApplyHead,
-    applied: int,
-    refusals: Sequence[tuple[int, str, str | None, str]],
-    now: datetime,
-    *,
-    share: int = 1,
-) -> None:
-    """Move the apply cursor, and its mark by a peer's `share`; note refusals (`idx`, code, field, detail)."""
+async def finish_apply(tx: Transaction, head: ApplyHead, applied: int, *, share: int = 1) -> None:
+    """Move the apply cursor, and its mark by a peer's `share`."""
     await tx.execute(
         "UPDATE apply_cursors SET applied = $2, started = $3, mark = $4 WHERE stream = $1",
         head.stream,
@@ -372,11 +364,17 @@ async def finish_apply(
         head.start,
         mark_after(head.start, applied - head.applied, share),
     )
+
+
+async def note_refusals(
+    tx: Transaction, stream: int, refusals: Sequence[tuple[int, str, str | None, str]], now: datetime
+) -> None:
+    """Note refusals (`idx`, code, field, detail) of a peer's records."""
     if refusals:
         await tx.copy(
             "inbox_refusals",
             ("stream", "idx", "code", "field", "detail", "refused_at"),
-            [(head.stream, *refusal, now) for refusal in refusals],
+            [(stream, *refusal, now) for refusal in refusals],
         )
 
 

@@ -265,7 +265,8 @@ async def queue_depths(tx: Transaction, left: Collection[str] = ()) -> dict[str,
         "(SELECT coalesce(sum(s.next_index - c.acked_size), 0)::bigint FROM outbound_streams s "
         "JOIN delivery_cursors c ON c.stream = s.id WHERE s.peer = ANY($1)) AS given_up, "
         "(SELECT coalesce(sum(s.size - c.applied), 0)::bigint FROM inbound_streams s "
-        "JOIN apply_cursors c ON c.stream = s.id) AS apply",
+        "JOIN apply_cursors c ON c.stream = s.id) AS apply, "
+        "(SELECT count(*) FROM inbox_waiting) AS unrecovered",
         list(left),
     )
     values: dict[str, Any] = dict(row or {})

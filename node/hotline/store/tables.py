@@ -316,6 +316,15 @@ inbox_refusals = sa.Table(
     comment="Single records of a peer we refused, as our outcome said",
 )
 
+inbox_waiting = sa.Table(
+    "inbox_waiting",
+    metadata,
+    sa.Column("stream", sa.Integer, primary_key=True),
+    sa.Column("idx", sa.BigInteger, primary_key=True),
+    sa.Column("item_id", pg.UUID, nullable=False, index=True),
+    comment="Steps of items that may be lost here, judged when everybody was asked after a restore",
+)
+
 inbound_batches = sa.Table(
     "inbound_batches",
     metadata,

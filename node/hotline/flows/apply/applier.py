@@ -5,10 +5,11 @@ record is refused on its own and blocks nothing; an outcome is never answered wi
 """
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from uuid import UUID
 
 from node.hotline.domain.acceptance import Judged, Refused, carries_proof, judge, ranges
 from node.hotline.domain.runs import runs_of
@@ -18,7 +19,7 @@ from node.hotline.flows.apply.reports import ReportApplier
 from node.hotline.flows.apply.statuses import StatusApplier, is_read
 from node.hotline.flows.apply.steps import StepApplier, is_applied
 from node.hotline.flows.apply.transfers import Telling, TransferApplier
-from node.hotline.store import inbound, outbound
+from node.hotline.store import inbound, outbound, waiting
 from node.hotline.store.proofs import NoReceipt
 from node.hotline.store.telling import Teller
 from node.hotline.store.telling import Telling as Relayed
@@ -52,13 +53,13 @@ class _Appliers:
     steps: StepApplier
 
     @classmethod
-    def of(cls, node_id: str, vault: Vault) -> "_Appliers":
-        """Make them, with nothing applied yet."""
+    def of(cls, node_id: str, vault: Vault, *, incomplete: bool) -> "_Appliers":
+        """Make them, with nothing applied yet; `incomplete` is whether a recovery left somebody out."""
         return cls(
             OutcomeApplier(node_id),
             ReportApplier(node_id, vault),
             TransferApplier(node_id, vault),
-            StatusApplier(node_id, vault),
+            StatusApplier(node_id, vault, incomplete),
             StepApplier(node_id, vault),
         )
 
@@ -91,6 +92,15 @@ def _is(one: Judged, body: type) -> bool:
     return isinstance(one.record.body, body)
 
 
+@dataclass(frozen=True, slots=True)
+class _Turn:
+    """Records of one peer that are judged together; `again` is whether they waited (store.waiting)."""
+
+    head: inbound.ApplyHead
+    rows: Sequence[tuple[int, bytes, bytes]]
+    again: bool = False
+
+
 class _ToVerify(Exception):  # noqa: N818 - not an error of ours; ends the transaction
     """These records of a stream, by index, hold others whose signatures are not verified yet."""
 
@@ -120,10 +130,35 @@ class Applier:
         applied again from the cursor; if we crash after, they are not. The signatures of records within records are
         verified in the pool, before the locks are taken under which the verdicts are used.
         """
+
+        async def take(tx: Transaction) -> _Turn | None:
+            head = await (inbound.lock_unapplied(tx) if until is None else inbound.lock_until(tx, until))
+            if head is None:
+                return None
+            most = self.records_max if head.end is None else min(self.records_max, head.end - head.applied)
+            return _Turn(head, await inbound.read(tx, head.stream, head.applied, most))
+
+        return await self._run(take, directory)
+
+    async def judge_waiting(self, directory: Directory) -> int:
+        """Judge up to `records_max` steps of one peer that waited for a recovery to be complete; returns how many.
+
+        0 also while they wait: somebody is left out that has not shown what it holds.
+        """
+
+        async def take(tx: Transaction) -> _Turn | None:
+            head = await waiting.lock_due(tx, self.clock_now())
+            if head is None:
+                return None
+            return _Turn(head, await waiting.read(tx, head.stream, self.records_max), again=True)
+
+        return await self._run(take, directory)
+
+    async def _run(self, take: Callable[[Transaction], Awaitable[_Turn | None]], directory: Directory) -> int:
         verified: dict[tuple[int, int], Judged | Refused] = {}
         while True:
             try:
-                return await self._apply(directory, verified, until)
+                return await self._apply(take, directory, verified)
             except _ToVerify as found:
                 verified |= await self._verify(found, directory)
             except NoReceipt:
@@ -148,55 +183,103 @@ class Applier:
         then = None if idx < head.told else directory
         return judge(idx, raw, iss=head.peer, aud=self.node_id, directory=then, now=now)
 
-    async def _apply(self, directory: Directory, verified: _Verdicts, until: inbound.Until | None) -> int:
+    async def _apply(
+        self, take: Callable[[Transaction], Awaitable[_Turn | None]], directory: Directory, verified: _Verdicts
+    ) -> int:
         """Apply one turn, or raise _ToVerify for what has to be verified before."""
         now = self.clock_now()
         async with self.db.transaction("apply.store") as tx:
-            head = await (inbound.lock_unapplied(tx) if until is None else inbound.lock_until(tx, until))
-            if head is None:
+            turn = await take(tx)
+            if turn is None:
                 return 0
-            most = self.records_max if head.end is None else min(self.records_max, head.end - head.applied)
-            rows = await inbound.read(tx, head.stream, head.applied, most)
+            head, rows = turn.head, turn.rows
             # Before a restore we had answered some of these: they are applied as it was said, and not answered again.
             answered = await inbound.refusals_said(tx, head.stream, head.applied, head.told)
-            known = answered.keys() | {idx for stream, idx in verified if stream == head.stream}
-            raws = {
-                idx: self.vault.open_record("inbox", head.stream, idx, sealed)
-                for idx, _, sealed in rows
-                if idx not in known
-            }
-            if unverified := {idx: raw for idx, raw in raws.items() if carries_proof(raw)}:
-                raise _ToVerify(head, unverified)
-            verdicts = [
-                Refused(idx, None, *answered[idx], told=False)
-                if idx in answered
-                else verified.get((head.stream, idx)) or self._judge(idx, raws[idx], head, directory, now)
-                for idx, _, _ in rows
-            ]
+            verdicts = self._verdicts(turn, answered, directory, verified, now)
             judged = [verdict for verdict in verdicts if isinstance(verdict, Judged)]
-            appliers = _Appliers.of(self.node_id, self.vault)
             refused = [verdict for verdict in verdicts if isinstance(verdict, Refused)]
-            refused += await appliers.apply(tx, head, judged, now)
-            relayed = appliers.told()
-            sender = directory.nodes.get(head.peer)
-            await inbound.finish_apply(
-                tx,
-                head,
-                head.applied + len(rows),
-                [(one.idx, one.code, one.field, one.detail) for one in refused if one.idx not in answered],
-                now,
-                share=1 if sender is None else share_of(sender.limits),
-            )
-            tellings = appliers.transfers.tellings
-            if head.applied < head.told:
-                tellings = [one for one in tellings if not await outbound.has_record(tx, one.to, one.item, "status")]
-                relayed = [
-                    one
-                    for one in relayed
-                    if not await outbound.has_record(tx, one.to.node, one.to.item_id, step_type(one.body))
-                ]
-            await self._tell(tx, head, judged, refused, tellings, relayed, now)
+            steps = {one.idx: UUID(one.record.envelope.item) for one in judged if _is_step(one)}
+            standing = waiting.Standing()
+            if steps and not turn.again:
+                standing = await waiting.standing(tx, head.peer, steps.values(), now)
+            waits = {idx: item for idx, item in steps.items() if item in standing.items}
+            appliers = _Appliers.of(self.node_id, self.vault, incomplete=standing.left_out)
+            refused += await appliers.apply(tx, head, [one for one in judged if one.idx not in waits], now)
+            if standing.left_out:
+                waits |= {one.idx: steps[one.idx] for one in refused if one.unknown}
+            judged = [one for one in judged if one.idx not in waits]
+            refused = [one for one in refused if one.idx not in waits]
+            await self._note(tx, turn, [one for one in refused if one.idx not in answered], waits, directory, now)
+            await self._tell_all(tx, head, appliers, judged, refused, now)
         return len(rows)
+
+    def _verdicts(
+        self,
+        turn: _Turn,
+        answered: Mapping[int, tuple[str, str | None, str]],
+        directory: Directory,
+        verified: _Verdicts,
+        now: datetime,
+    ) -> list[Judged | Refused]:
+        """Judge each record of a turn; raises _ToVerify for what has to be verified before."""
+        head = turn.head
+        known = answered.keys() | {idx for stream, idx in verified if stream == head.stream}
+        raws = {
+            idx: self.vault.open_record("inbox", head.stream, idx, sealed)
+            for idx, _, sealed in turn.rows
+            if idx not in known
+        }
+        if unverified := {idx: raw for idx, raw in raws.items() if carries_proof(raw)}:
+            raise _ToVerify(head, unverified)
+        return [
+            Refused(idx, None, *answered[idx], told=False)
+            if idx in answered
+            else verified.get((head.stream, idx)) or self._judge(idx, raws[idx], head, directory, now)
+            for idx, _, _ in turn.rows
+        ]
+
+    async def _note(
+        self,
+        tx: Transaction,
+        turn: _Turn,
+        refused: Sequence[Refused],
+        waits: Mapping[int, UUID],
+        directory: Directory,
+        now: datetime,
+    ) -> None:
+        """Write how far the turn has come, what was refused for good, and what waits."""
+        head = turn.head
+        await inbound.note_refusals(
+            tx, head.stream, [(one.idx, one.code, one.field, one.detail) for one in refused], now
+        )
+        if turn.again:
+            await waiting.over(tx, head.stream, [idx for idx, _, _ in turn.rows])
+            return
+        if waits:
+            await waiting.put(tx, head.stream, sorted(waits.items()))
+        sender = directory.nodes.get(head.peer)
+        share = 1 if sender is None else share_of(sender.limits)
+        await inbound.finish_apply(tx, head, head.applied + len(turn.rows), share=share)
+
+    async def _tell_all(
+        self,
+        tx: Transaction,
+        head: inbound.ApplyHead,
+        appliers: _Appliers,
+        judged: Sequence[Judged],
+        refused: Sequence[Refused],
+        now: datetime,
+    ) -> None:
+        """Say what became of the records, and to others what they are to hear and were not told before a restore."""
+        relayed, tellings = appliers.told(), appliers.transfers.tellings
+        if head.applied < head.told:
+            tellings = [one for one in tellings if not await outbound.has_record(tx, one.to, one.item, "status")]
+            relayed = [
+                one
+                for one in relayed
+                if not await outbound.has_record(tx, one.to.node, one.to.item_id, step_type(one.body))
+            ]
+        await self._tell(tx, head, judged, refused, tellings, relayed, now)
 
     async def _tell(
         self,
@@ -284,6 +367,11 @@ class Applier:
             sealed = self.vault.seal_record("outbox", to.id, idx, record)
             rows.append(outbound.OutboxRow(idx, record_id, one.item, "status", leaf_hash(record), sealed))
         await outbound.append(tx, to, rows, now)
+
+
+def _is_step(one: Judged) -> bool:
+    """Tell whether a record is about an item that has to be here."""
+    return is_read(one) or is_applied(one.record.body)
 
 
 def _is_taken(one: Judged) -> bool:

@@ -30,12 +30,22 @@ _SAID: Mapping[StatusKind, Said] = {
 }
 
 
+#: An item of ours that nobody has got by what is known here.
+_AT_HOME = frozenset(
+    {State.LOCATING, State.WAITING, State.READY, State.ORIGIN_LOOKUP, State.UNLOCATED, State.UNDELIVERABLE}
+)
+
+
 @dataclass(frozen=True, slots=True)
 class StatusApplier:
-    """What statuses are noted with, for one batch; `told` is what others are to hear of it."""
+    """What statuses are noted with, for one batch; `told` is what others are to hear of it.
+
+    `incomplete` is whether a recovery left somebody out: items may have left of which that is not known here.
+    """
 
     node_id: str
     vault: Vault
+    incomplete: bool = False
     told: list[Telling] = field(default_factory=list)
 
     async def apply(
@@ -53,6 +63,9 @@ class StatusApplier:
                 if (bad := await self._fact(tx, one, row, now)) is not None:
                     refused.append(bad)
             elif one.given is None or one.given.reporter != self.node_id or row is None:
+                ours = one.given is not None and one.given.reporter == self.node_id
+                refused.append(_of_nothing_here(one, Said.DELIVERED, "body.proof", unknown=ours))
+            elif self.incomplete and row["state"] in _AT_HOME:
                 refused.append(_of_nothing_here(one, Said.DELIVERED, "body.proof"))
             else:
                 await self._delivered(tx, one, row, now)
@@ -93,7 +106,8 @@ class StatusApplier:
         try:
             state = by_table(State(row["state"]), said, speaker)
         except RecordRefused as bad:
-            return Refused(one.idx, envelope.id, bad.code, "iss", bad.sentence)
+            unknown = speaker is Speaker.STRANGER
+            return Refused(one.idx, envelope.id, bad.code, "iss", bad.sentence, unknown=unknown)
         if speaker is not Speaker.CUSTODIAN:
             return None
         if (mark := MARKS.get((state, said))) is not None:
@@ -106,12 +120,12 @@ class StatusApplier:
         return None
 
 
-def _of_nothing_here(one: Judged, said: Said, where: str) -> Refused:
+def _of_nothing_here(one: Judged, said: Said, where: str, *, unknown: bool = True) -> Refused:
     """Refuse what is said of an item that is not here, or that was not reported from here."""
     code = UNKNOWN[said]
     if not isinstance(code, Code):
         raise TypeError("of what is not here nobody says where it is")
-    return Refused(one.idx, one.record.envelope.id, code, where, refusal(said, code))
+    return Refused(one.idx, one.record.envelope.id, code, where, refusal(said, code), unknown=unknown)
 
 
 def _speaker(envelope: Envelope, row: Row, known: Chain | None) -> Speaker:

@@ -94,7 +94,8 @@ class StepApplier:
             except RecordRefused as error:
                 refused.append(Refused(one.idx, envelope.id, error.code, None, error.sentence))
             except ProtocolError as error:
-                refused.append(Refused(one.idx, envelope.id, error.code, error.field, error.detail))
+                unknown = isinstance(error, _Unknown)
+                refused.append(Refused(one.idx, envelope.id, error.code, error.field, error.detail, unknown=unknown))
         await self._write(tx, batch, now)
         self.told.extend(await self._relayed(tx, batch.relayed))
         self.told.extend(await self._handed_on(tx, head, batch.handed_on))
@@ -213,12 +214,16 @@ class StepApplier:
         return told
 
 
+class _Unknown(ProtocolError):  # noqa: N818 - names the fact
+    """No item is here that the sender of a step has to do with."""
+
+
 def _item_of(known: dict[UUID, KnownItem], peer: str, record: Record) -> KnownItem:
     """Return the item that a step is about; a stranger to an item learns no more than that it may not speak of it."""
     envelope = record.envelope
     item = known.get(UUID(envelope.item))
     if item is None or item.speaker(_said(record.body), peer) is Speaker.STRANGER:
-        raise ProtocolError(
+        raise _Unknown(
             "not-competent", "no item of this id is known here that this hotline has to do with", field="item"
         )
     if item.case_id != UUID(envelope.case):
