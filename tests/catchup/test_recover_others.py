@@ -6,10 +6,11 @@ import pytest
 
 from node.hotline.domain.acts import ActionAsked
 from node.hotline.domain.assessment import Assessment
+from node.hotline.flows.replay import REFUSED
 from node.hotline.recovery import recover
 from node.hotline.serve import recovery_door
 from node.hotline.store.status import read_status
-from protocol.codes import Action, Classification
+from protocol.codes import Action, Classification, WithdrawalReason
 from protocol.errors import ProtocolError
 from protocol.keys import KeyUse
 from tests.catchup.copies import copied, receipts_agree, standing_still
@@ -204,6 +205,30 @@ async def test_what_came_back_and_went_again_since_is_not_taken_back(world: Worl
             await eventually(lambda: receipts_agree(fr, nl))
             await told(fr, 2)
             assert [(await one.item(item))["state"] for one in (fr, nl)] == ["transferred", "assigned"]
+            assert await nl.value("SELECT count(*) FROM inbox_refusals") == 0
+
+
+async def test_what_had_left_and_was_taken_back_on_the_backup_is_taken_back_from_its_holder(world: World) -> None:
+    """The backup is of before it left, and its reporter withdrew it there: it had gone to nobody by then."""
+    await world.create_field_keys()
+    fr_node, nl_node = world.nodes
+    async with station(fr_node) as fr:
+        item = (await fr.report(f"http://{ADDRESS['NL']}/late")).items[0].id
+        await fr.until(item, "waiting")
+    older = await copied(fr_node)
+    async with station(fr_node) as fr, station(nl_node) as nl:
+        await fr.node.store.assessor().assess(item, Assessment(Classification.NATIONAL, fr.clock.now()))
+        await arrived(nl, item, "assigned")
+        await told(fr, 1)
+    async with station(older) as fr:
+        await fr.node.store.amender().withdraw(item, WithdrawalReason.REPORTED_IN_ERROR)
+    async with station(nl_node) as nl:
+        done = await recovered(older)
+        assert done.left == {REFUSED: 1}
+        async with station(older) as fr:
+            await arrived(nl, item, "withdrawn")
+            assert (await nl.item(item))["reason"] == "reported-in-error"
+            assert (await fr.item(item))["state"] == "withdrawn"
             assert await nl.value("SELECT count(*) FROM inbox_refusals") == 0
 
 

@@ -56,6 +56,8 @@ _AT_ONCE = 100
 _PEEKED_MAX = 100
 #: What a report of ours cannot be sent from: its item is another's now, or its end is recorded.
 _PAST_SENDING = frozenset({State.LEAVING, State.TRANSFERRED, State.DONE, State.WITHDRAWN, State.DECLINED})
+#: What was ended by whoever has it.
+_ENDS = frozenset({State.DONE, State.WITHDRAWN})
 _MAY_LEAVE = frozenset({State.ASSIGNED, State.KEPT, State.DISPUTED})
 
 
@@ -199,11 +201,13 @@ class Replayer:
                 return REFUSED
             return None
         if known.came_from is not None or known.state in _PAST_SENDING:
+            if known.came_from is None and known.state in _ENDS and await self._outcomes(tx) is None:
+                await self._ended(tx, known, record, now)
             return REFUSED
         if known.state is State.SENT and known.custodian != peer:
             if await self._outcomes(tx) is not None:
                 return REFUSED
-            await self._recall(tx, known, known.custodian, now)
+            await self._recall(tx, known, known.custodian, known.report_hash, now)
         await restored.mark_sent(tx, self._item(record, body), now)
         return None
 
@@ -220,7 +224,7 @@ class Replayer:
             if await self._outcomes(tx) is not None:
                 return REFUSED
             known = (await steps.lock_known(tx, [item_id], self.teller.node_id))[item_id]
-            await self._recall(tx, known, known.custodian, now)
+            await self._recall(tx, known, known.custodian, known.report_hash, now)
         if state is State.LEAVING:
             # Since the restore it was to leave again; that transfer is not sent, or called back.
             state = State.ASSIGNED
@@ -248,13 +252,28 @@ class Replayer:
         await custody.receipted(tx, one.stream, one.acked, now)
         return None
 
-    async def _recall(self, tx: Transaction, item: KnownItem, peer: str, now: datetime) -> None:
+    async def _ended(self, tx: Transaction, item: KnownItem, record: Record, now: datetime) -> None:
+        """What was ended here since the restore had gone to a peer before: that has it no more, and hears why."""
+        if item.is_here:
+            why = WithdrawalReason.REROUTED
+            if item.state is State.WITHDRAWN and item.reason is not None:
+                why = WithdrawalReason(item.reason)
+            await self._recall(tx, item, record.envelope.aud, record.leaf_hash, now, why)
+
+    async def _recall(
+        self,
+        tx: Transaction,
+        item: KnownItem,
+        peer: str,
+        report_hash: bytes | None,
+        now: datetime,
+        why: WithdrawalReason = WithdrawalReason.REROUTED,
+    ) -> None:
         """What was given to `peer` before went another way: it hears so, unless a record of ours says it already."""
-        if item.report_hash is None or await restored.said_of(tx, peer, item.id, "withdrawal"):
+        if report_hash is None or await restored.said_of(tx, peer, item.id, "withdrawal"):
             return
-        listener = steps.Listener(peer, item.id, item.case_id, item.report_hash)
-        body = WithdrawalBody(withdraws=item.report_hash.hex(), reason=WithdrawalReason.REROUTED)
-        await self.teller.tell(tx, [Telling(listener, body)], now)
+        listener = steps.Listener(peer, item.id, item.case_id, report_hash)
+        await self.teller.tell(tx, [Telling(listener, WithdrawalBody(withdraws=report_hash.hex(), reason=why))], now)
 
     async def _step(
         self, tx: Transaction, record: Record, body: AssessmentBody | ActionBody, now: datetime
