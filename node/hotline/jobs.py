@@ -40,6 +40,8 @@ _COMPARE_S = 600
 _FALLBACK_S = 60
 #: So often it is looked for items whose country has a hotline: one came late, or could not go when it was looked.
 _ORPHANS_S = 60
+#: So often it is looked for what a peer refused to believe and is told again.
+_RETELL_S = 60
 
 
 class Jobs:
@@ -83,6 +85,7 @@ class Jobs:
         every(self._round, "interval", args=("gauges", self._gauges), seconds=15)
         every(self._round, "interval", args=("fallback", self._fallback), seconds=_FALLBACK_S)
         every(self._round, "interval", args=("orphans", self._orphans), seconds=_ORPHANS_S)
+        every(self._round, "interval", args=("retell", self._retell), seconds=_RETELL_S)
         self._scheduler.start()
 
     async def stop(self) -> None:
@@ -269,6 +272,14 @@ class Jobs:
             if held is not None:
                 await node.moving.orphans.run(node.directory())
 
+    async def _retell(self) -> None:
+        """Tell again who has an item, where it was not believed.
+
+        Which receipts count is not known once the directory has expired: it waits.
+        """
+        if self._node.membership.freshness() is not Freshness.EXPIRED:
+            await self._node.moving.reteller.run()
+
     async def _settle_disputes(self) -> None:
         while not self._stop.is_set():
             await self._survive("desk", self._desk)
@@ -313,6 +324,7 @@ class Jobs:
             await node.rerouter.run()
             await self._orphans()
             await self._fallback()
+            await self._retell()
             await self._tell_given_up()
             self._to_reroute = False
         await asyncio.to_thread(node.locator.refresh)

@@ -1,4 +1,4 @@
-"""Puts together what moves items: relocation, disputes, the fallback, orphans. Does none of it."""
+"""Puts together what moves items: relocation, disputes, the fallback, orphans, who hears of it. Does none of it."""
 
 import random
 from dataclasses import dataclass
@@ -10,8 +10,10 @@ from node.hotline.flows.transfer.fallback import Fallback
 from node.hotline.flows.transfer.orphans import Orphans
 from node.hotline.flows.transfer.relay import Relay
 from node.hotline.flows.transfer.relocate import Relocator
+from node.hotline.flows.transfer.retell import Reteller
 from node.hotline.gateways.desk import DeskGateway
 from node.hotline.gateways.peers import PeerGateway
+from node.hotline.store.telling import Teller
 from node.hotline.store.vault import Vault
 from node.platform.database import Database
 from node.platform.telemetry import Logger
@@ -29,6 +31,7 @@ class Moving:
     disputer: Disputer
     fallback: Fallback
     orphans: Orphans
+    reteller: Reteller
 
 
 def assemble_moving(
@@ -60,4 +63,5 @@ def assemble_moving(
         ),
         fallback=Fallback(db, relay, clock.now, MOVES_MAX),
         orphans=Orphans(db, relay, clock.now, MOVES_MAX),
+        reteller=Reteller(db, Teller(settings.node_id, vault, settings.retain_days), clock.now, log, MOVES_MAX),
     )

@@ -46,6 +46,7 @@ ASIDE = (
     "move.store",
     "fallback.store",
     "orphans.store",
+    "retell.store",
     "dispute.handed",
     "dispute.follow",
     "desk.take",

@@ -1,11 +1,13 @@
 """`kill -9` at each durable step of a transfer, at the one who gives and the one who takes: one custodian after it."""
 
 from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import aiohttp
 import pytest
 
+from node.hotline.store import outbound
 from tests.faults.conftest import make_world
 from tests.faults.feed import Feed
 from tests.faults.orders import Order, both_sides
@@ -141,3 +143,39 @@ async def test_whenever_the_taker_dies_an_item_has_one_custodian(three: Three) -
         assert await de.count("SELECT count(*) FROM items WHERE state = 'assigned'") <= number
     await de.start()
     await _check(three, items)
+
+
+async def test_whenever_the_taker_dies_who_did_not_believe_it_is_told_once_more(three: Three) -> None:
+    """The reporter is away while it is told, and what it would answer is noted as if it had: it believes nothing."""
+    fr, nl, de = three
+    items = await _reported(three, 2)
+    for worker in fr.workers:
+        await worker.kill()
+    await nl.start()
+    await nl.serving()
+    taker = await de.start()
+    for item in items:
+        assert await _ask(nl, item)
+    await _arrived(de, 2, "assigned")
+    await taker.kill()
+    async with de.db.transaction("test.refuse") as tx:
+        rows = await tx.fetch("SELECT stream, idx FROM outbox WHERE type = 'status'")
+        said = [(row["idx"], "handling-violation", "the proof fails at step 5") for row in rows]
+        assert len(said) == 2
+        await outbound.refuse(tx, rows[0]["stream"], said, datetime.now(UTC) - timedelta(minutes=2))
+    told = "SELECT count(*) FROM outbox WHERE type = 'status'"
+    for order, tellings in zip(both_sides("retell.store"), (2, 4), strict=True):
+        await de.struck(await de.start(kill=order))
+        assert await de.count(told) == tellings
+    await de.start()
+    await fr.start()
+    holds = f"SELECT count(*) FROM custody WHERE holder = '{de.id}' AND jsonb_array_length(trail) = 2"  # noqa: S608
+
+    async def heard() -> bool:
+        return await fr.count(holds) == 2
+
+    await until(heard, f"the first reporter hears of 2 transfers\n{de.tail()}")
+    assert await de.count(told) == 4
+    assert await de.count("SELECT count(*) FROM outbox_refusals WHERE again_at IS NOT NULL") == 0
+    for one in three:
+        assert not one.unforeseen()

@@ -68,7 +68,7 @@ def fate(route: Route, trail: Sequence[Custody], station: Custody, reason: Trans
     return HandOn(route.node_id, route.assigned_country, reason, whole)
 
 
-#: So often one hotline may refuse an item that is its by the directory; then a person has to look.
+#: So often one hotline may refuse an item that is its by the directory, or to hear who has one; then a person looks.
 REFUSALS_MAX = 5
 _FIRST_WAIT = timedelta(minutes=1)
 _WAITS_GROW = 4
@@ -78,7 +78,7 @@ def goes_again_at(refusals: int, last: datetime) -> datetime | None:
     """Return when an item is given once more to a hotline that refused it `refusals` times, at `last` lastly.
 
     Its proof, or the directory of one of the two, may have been too old: that mends itself in minutes, and each wait is
-    four times the one before. None when it was refused too often.
+    four times the one before. None when it was refused too often. So it is with the word of who has an item.
     """
     return None if refusals >= REFUSALS_MAX else last + _FIRST_WAIT * _WAITS_GROW ** (refusals - 1)
 

@@ -244,14 +244,16 @@ async def receipt_at(tx: Transaction, peer: str, epoch: int, size: int) -> bytes
 async def refuse(tx: Transaction, stream: int, refusals: Sequence[tuple[int, str, str]], now: datetime) -> None:
     """Note single records (`idx`, code, detail) that the peer's outcome refused, and mark the items of reports.
 
-    A step that is refused changed nothing there, and so nothing here.
+    A step that is refused changed nothing there, and so nothing here. A status may have been refused for its proof
+    alone: it is due to be looked at (`unheard`).
     The detail is the peer's own sentence and stands here in clear: one that quotes a URL is withheld.
     """
     await tx.execute(
-        "INSERT INTO outbox_refusals (stream, idx, code, detail, refused_at) "
-        "SELECT $1, r.idx, r.code, r.detail, $5 "
+        "INSERT INTO outbox_refusals (stream, idx, code, detail, refused_at, again_at) "
+        "SELECT $1, r.idx, r.code, r.detail, $5::timestamptz, "
+        "CASE WHEN o.type = 'status' AND r.code = 'handling-violation' THEN $5::timestamptz END "
         "FROM unnest($2::bigint[], $3::text[], $4::text[]) AS r(idx, code, detail) "
-        "ON CONFLICT DO NOTHING",
+        "LEFT JOIN outbox o ON o.stream = $1 AND o.idx = r.idx ON CONFLICT DO NOTHING",
         stream,
         [row[0] for row in refusals],
         [row[1] for row in refusals],

@@ -256,6 +256,9 @@ outbox_refusals = sa.Table(
     sa.Column("code", sa.Text, nullable=False),
     sa.Column("detail", sa.Text, nullable=False),
     sa.Column("refused_at", _time, nullable=False),
+    # When a status that may have been refused for its proof alone is looked at; null of all others, and once it was.
+    sa.Column("again_at", _time),
+    sa.Index("ix_outbox_refusals_again_at", "again_at", postgresql_where=sa.text("again_at IS NOT NULL")),
     comment="Single records a peer's outcome refused",
 )
 

@@ -16,10 +16,11 @@ from protocol.steps import Step, step_type
 
 @dataclass(frozen=True, slots=True)
 class Telling:
-    """One step for one hotline."""
+    """One step for one hotline; `handling` is given where it tells what another hotline allowed us to keep."""
 
     to: Listener
     body: Step
+    handling: Handling | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +52,7 @@ class Teller:
                 iss=self.node_id,
                 aud=one.to.node,
                 iat=now,
-                handling=handling,
+                handling=one.handling or handling,
                 parent=one.to.report_hash.hex(),
             )
             idx = head.next_index + len(mine)

@@ -18,11 +18,10 @@ from node.hotline.flows.apply.outcomes import OutcomeApplier
 from node.hotline.flows.apply.reports import ReportApplier
 from node.hotline.flows.apply.statuses import StatusApplier, is_read
 from node.hotline.flows.apply.steps import StepApplier, is_applied
-from node.hotline.flows.apply.transfers import Telling, TransferApplier
+from node.hotline.flows.apply.transfers import TransferApplier
 from node.hotline.store import inbound, outbound, waiting
 from node.hotline.store.proofs import NoReceipt
-from node.hotline.store.telling import Teller
-from node.hotline.store.telling import Telling as Relayed
+from node.hotline.store.telling import Teller, Telling
 from node.hotline.store.vault import Vault
 from node.platform.database import Database, Transaction
 from node.platform.ids import new_ids
@@ -30,7 +29,7 @@ from protocol.bodies import OutcomeBody, Refusal, ReportBody, split_outcome
 from protocol.checkpoint import StreamId
 from protocol.directory import Directory
 from protocol.merkle import leaf_hash
-from protocol.record import Handling, encode_outcome, encode_step
+from protocol.record import Handling, encode_outcome
 from protocol.steps import TransferBody, step_type
 from protocol.versions import speaks
 
@@ -74,9 +73,10 @@ class _Appliers:
             refused += await applier.apply(tx, head, [one for one, _ in run], now)
         return refused
 
-    def told(self) -> list[Relayed]:
-        """Return what others are to hear of it."""
-        return [*self.reports.told, *self.outcomes.told, *self.transfers.told, *self.statuses.told, *self.steps.told]
+    def told(self) -> list[Telling]:
+        """Return what others are to hear of it: first who has an item, for who does not know that believes no more."""
+        appliers = self.reports, self.outcomes, self.transfers, self.statuses, self.steps
+        return [*self.transfers.delivered, *(one for applier in appliers for one in applier.told)]
 
     def _for(self, one: Judged) -> "ReportApplier | TransferApplier | StatusApplier | StepApplier | None":
         if _is(one, ReportBody):
@@ -271,15 +271,14 @@ class Applier:
         now: datetime,
     ) -> None:
         """Say what became of the records, and to others what they are to hear and were not told before a restore."""
-        relayed, tellings = appliers.told(), appliers.transfers.tellings
+        told = appliers.told()
         if head.applied < head.told:
-            tellings = [one for one in tellings if not await outbound.has_record(tx, one.to, one.item, "status")]
-            relayed = [
+            told = [
                 one
-                for one in relayed
+                for one in told
                 if not await outbound.has_record(tx, one.to.node, one.to.item_id, step_type(one.body))
             ]
-        await self._tell(tx, head, judged, refused, tellings, relayed, now)
+        await self._tell(tx, head, judged, refused, told, now)
 
     async def _tell(
         self,
@@ -287,8 +286,7 @@ class Applier:
         head: inbound.ApplyHead,
         judged: Sequence[Judged],
         refused: Sequence[Refused],
-        tellings: Sequence[Telling],
-        relayed: Sequence[Relayed],
+        others: Sequence[Telling],
         now: datetime,
     ) -> None:
         """Append the outcome to our stream back to the peer, and what others are to hear, to theirs."""
@@ -298,19 +296,15 @@ class Applier:
         accepted = [one.idx for one in good if _is_taken(one)]
         kept = [one.idx for one in good if not _is_taken(one)]
         told = sorted((one for one in refused if one.told and one.idx >= head.told), key=lambda one: one.idx)
-        to = {head.peer} if accepted or kept or told else set()
-        to |= {one.to for one in tellings} | {one.to.node for one in relayed}
+        says = bool(accepted or kept or told)
+        to = {one.to.node for one in others} | ({head.peer} if says else set())
         if not to:
             return
         # All at once, in the order of their names: two transactions that tell each other's peers could wait for ever.
         streams = await outbound.lock_streams(tx, sorted(to))
-        if accepted or kept or told:
+        if says:
             await self._say_outcome(tx, head, streams[head.peer], accepted, kept, told, now)
-        for peer in sorted({one.to for one in tellings}):
-            # After the outcome, where both go to one peer.
-            at = (await outbound.lock_streams(tx, [peer]))[peer]
-            await self._say(tx, at, [one for one in tellings if one.to == peer], now)
-        await self.teller.tell(tx, relayed, now)
+        await self.teller.tell(tx, others, now)
         await tx.notify("deliver")
 
     async def _say_outcome(
@@ -347,26 +341,6 @@ class Applier:
             sealed = self.vault.seal_record("outbox", back.id, idx, record)
             rows.append(outbound.OutboxRow(idx, record_id, None, "outcome", leaf_hash(record), sealed))
         await outbound.append(tx, back, rows, now)
-
-    async def _say(self, tx: Transaction, to: outbound.StreamHead, tellings: Sequence[Telling], now: datetime) -> None:
-        rows = []
-        for idx, (record_id, one) in enumerate(
-            zip(new_ids(len(tellings), now), tellings, strict=True), start=to.next_index
-        ):
-            record = encode_step(
-                one.body,
-                record_id=str(record_id),
-                case=str(one.case),
-                item=str(one.item),
-                iss=self.node_id,
-                aud=to.peer,
-                iat=now,
-                handling=one.handling,
-                parent=one.body.about,
-            )
-            sealed = self.vault.seal_record("outbox", to.id, idx, record)
-            rows.append(outbound.OutboxRow(idx, record_id, one.item, "status", leaf_hash(record), sealed))
-        await outbound.append(tx, to, rows, now)
 
 
 def _is_step(one: Judged) -> bool:

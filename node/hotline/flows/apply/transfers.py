@@ -18,40 +18,29 @@ from node.hotline.store import custody, inbound, intake
 from node.hotline.store.custody import Chain, Returned
 from node.hotline.store.proofs import Proofs
 from node.hotline.store.qualification import is_illegal
-from node.hotline.store.telling import Telling as Relayed
+from node.hotline.store.steps import Listener
+from node.hotline.store.telling import Telling
 from node.hotline.store.vault import Vault
 from node.platform.database import Row, Transaction
 from protocol.codes import StatusKind
 from protocol.custody import Given
-from protocol.record import Handling
 from protocol.steps import StatusBody, TransferBody
 
 #: Who gives an item has it, says its proof, whoever had it as far as this node knows.
 _GIVER: Final = Speaker.CUSTODIAN
 
 
-@dataclass(frozen=True, slots=True)
-class Telling:
-    """One `status` to a peer, to be written into its stream with the outcome."""
-
-    to: str
-    case: UUID
-    item: UUID
-    body: StatusBody
-    handling: Handling
-
-
 @dataclass(slots=True)
 class TransferApplier:
-    """What transfers are applied with, for one batch; `tellings` are what others are to hear of it.
+    """What transfers are applied with, for one batch.
 
-    `told` are steps: what has come of an item whose URL was known.
+    Others are to hear who has an item (`delivered`), and behind that what has come of one whose URL was known (`told`).
     """
 
     node_id: str
     vault: Vault
-    tellings: list[Telling] = field(default_factory=list)
-    told: list[Relayed] = field(default_factory=list)
+    delivered: list[Telling] = field(default_factory=list)
+    told: list[Telling] = field(default_factory=list)
 
     async def apply(
         self, tx: Transaction, head: inbound.ApplyHead, transfers: Sequence[Judged], now: datetime
@@ -147,22 +136,12 @@ class TransferApplier:
         if given.reporter in {head.peer, self.node_id}:
             return
         proof = await proofs.proof_of_received(head.stream, one.idx)
-        envelope = one.record.envelope
-        self.tellings.append(
-            Telling(
-                to=given.reporter,
-                case=UUID(envelope.case),
-                item=UUID(envelope.item),
-                body=StatusBody(
-                    kind=StatusKind.DELIVERED,
-                    at=now,
-                    about=given.original.leaf_hash.hex(),
-                    node=self.node_id,
-                    proof=proof.decode(),
-                ),
-                handling=envelope.handling,
-            )
+        envelope, report = one.record.envelope, given.original.leaf_hash
+        body = StatusBody(
+            kind=StatusKind.DELIVERED, at=now, about=report.hex(), node=self.node_id, proof=proof.decode()
         )
+        to = Listener(given.reporter, UUID(envelope.item), UUID(envelope.case), report)
+        self.delivered.append(Telling(to, body, envelope.handling))
 
 
 def _given(one: Judged) -> Given:
