@@ -127,6 +127,21 @@ async def test_who_reported_an_item_hears_who_has_it_with_the_new_receipt(
 
 
 @pytest.mark.usefixtures("deaf")
+async def test_who_reported_an_item_knows_its_own_report_by_a_stolen_receipt(world: World) -> None:
+    """The Dutch hotline had receipted the report by a key that was stolen; nobody else can prove that anew."""
+    await world.create_field_keys()
+    _, nl_node, *_ = world.nodes
+    async with station(world.nodes[0]) as fr, station(nl_node) as nl, station(world.nodes[2]) as de:
+        item = await reported(fr, nl, "NL")
+        stolen(nl_node, [KeyUse.RECEIPT], later(fr, nl, de))
+        await heard(world, fr)
+        await move(nl, item, ip=ADDRESS["DE"])
+        await arrived(de, item, "assigned")
+        await knows(fr, item, "FR", "NL", "DE")
+        assert await fr.value("SELECT count(*) FROM inbox_refusals") == 0
+
+
+@pytest.mark.usefixtures("deaf")
 async def test_it_is_told_again_after_a_while_and_not_for_ever(world: World) -> None:
     """Refused by a reporter that is not there: what it would answer is noted as if it had."""
     await world.create_field_keys()

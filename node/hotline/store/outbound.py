@@ -308,3 +308,13 @@ async def has_record(tx: Transaction, peer: str, item_id: UUID, type_: str) -> b
         type_,
     )
     return found
+
+
+async def has_report(tx: Transaction, item_id: UUID, leaf_hash: bytes) -> bool:
+    """Tell whether this very report of the item stands in a stream of ours."""
+    found: bool = await tx.value(
+        "SELECT EXISTS (SELECT 1 FROM outbox WHERE item_id = $1 AND type = 'report' AND leaf_hash = $2)",
+        item_id,
+        leaf_hash,
+    )
+    return found

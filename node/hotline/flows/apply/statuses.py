@@ -62,7 +62,7 @@ class StatusApplier:
             if _body(one).kind is not StatusKind.DELIVERED:
                 if (bad := await self._fact(tx, one, row, now)) is not None:
                     refused.append(bad)
-            elif one.given is None or one.given.reporter != self.node_id or row is None:
+            elif row is None or not await self._is_ours(tx, one, item_id):
                 ours = one.given is not None and one.given.reporter == self.node_id
                 refused.append(_of_nothing_here(one, Said.DELIVERED, "body.proof", unknown=ours))
             elif self.incomplete and row["state"] in _AT_HOME:
@@ -70,6 +70,12 @@ class StatusApplier:
             else:
                 await self._delivered(tx, one, row, now)
         return refused
+
+    async def _is_ours(self, tx: Transaction, one: Judged, item_id: UUID) -> bool:
+        """Tell whether what was delivered is a report of ours: the very record that stands in a stream of ours."""
+        if one.given is None or one.given.reporter != self.node_id:
+            return False
+        return await outbound.has_report(tx, item_id, one.given.original.leaf_hash)
 
     async def _delivered(self, tx: Transaction, one: Judged, row: Row, now: datetime) -> None:
         transfer = one.transfer
