@@ -201,6 +201,8 @@ async def test_every_sealed_column_is_named_as_one_and_every_text_in_clear_is_kn
         "relay_failures.node",
         "relay_failures.type",
         "relocations.country",
+        "taken_back.giver",
+        "taken_back.taker",
         "equivocations.handed_in_to",
         "equivocations.origin",
         "equivocations.peer",

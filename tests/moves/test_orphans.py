@@ -380,6 +380,36 @@ async def test_what_went_wrong_before_an_item_moved_on_is_no_news_after_it(world
                 assert await way(fr, item) == ["FR", "NL", "DE"]
 
 
+async def test_who_had_a_transfer_that_was_taken_back_is_not_believed_after_it(world: World) -> None:
+    """The taker is listed as suspended and back at once: it reads transfer and withdrawal, and says that it had it."""
+    await world.create_field_keys()
+    fr_node, nl_node, de_node, _ = world.nodes
+    async with station(fr_node) as fr, station(nl_node) as nl:
+        item = await reported(fr, nl, "NL")
+        await move(nl, item, ip=ADDRESS["DE"])
+        await arrived(nl, item, "leaving")
+        for state in ("suspended", "active"):
+            de_node.entry["state"] = state
+            world.sign_directory()
+            await nl.node.membership.refresh()
+            assert await nl.node.moving.fallback.run_once(nl.node.directory()) == (state == "suspended")
+        await told_of_failure(fr)
+        async with station(de_node) as de:
+            await fr.node.membership.refresh()
+            await arrived(de, item, "withdrawn")
+            said = "SELECT count(*) FROM inbox b JOIN inbound_streams s ON s.id = b.stream "
+            said += "JOIN apply_cursors c ON c.stream = s.id WHERE s.peer = $1 AND b.idx < c.applied"
+
+            async def heard() -> bool:
+                return bool(await fr.value(said, de_node.id))
+
+            await eventually(heard, limit_s=30)
+            assert (await fr.item(item))["assigned_node"] == nl_node.id
+            assert await custodians([fr, nl, de], item) == ["NL"]
+            for one in (fr, nl, de):
+                assert await one.value("SELECT count(*) FROM inbox_refusals") == 0
+
+
 async def _aged(fr: Station) -> UUID:
     """Return an item in the stream of a hotline that is away, whose time has passed."""
     item = (await fr.report(f"http://{ADDRESS['NL']}/page", qualification=ILLEGAL)).items[0].id

@@ -3,7 +3,7 @@
 Never two custodians: who decides here has the item, and gives it to one other or to nobody.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -81,6 +81,19 @@ def goes_again_at(refusals: int, last: datetime) -> datetime | None:
     four times the one before. None when it was refused too often. So it is with the word of who has an item.
     """
     return None if refusals >= REFUSALS_MAX else last + _FIRST_WAIT * _WAITS_GROW ** (refusals - 1)
+
+
+def undone(trail: Sequence[Custody], holder: str, taken_back: Mapping[tuple[str, str], datetime]) -> int | None:
+    """Return which station of a chain has the item again, since it took it back from the next; None where it stands.
+
+    `taken_back` is when, by giver and taker. Both times are of the giver's clock; what it gave later stands.
+    """
+    takers = (*(station.node for station in trail[1:]), holder)
+    for number, (station, taker) in enumerate(zip(trail, takers, strict=True)):
+        at = taken_back.get((station.node, taker))
+        if at is not None and station.at < at:
+            return number
+    return None
 
 
 def newer(known: Sequence[Custody], told: Sequence[Custody], *, later: bool) -> bool:

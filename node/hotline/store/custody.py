@@ -360,6 +360,26 @@ async def failed_at(tx: Transaction, item_id: UUID) -> frozenset[str]:
     return frozenset(row["node"] for row in rows)
 
 
+async def took_back(tx: Transaction, item_id: UUID, giver: str, taker: str, at: datetime) -> None:
+    """Keep that a hotline says that what it had given to another is its own again, at `at` by its clock."""
+    await tx.execute(
+        "INSERT INTO taken_back (item_id, giver, taker, at) VALUES ($1, $2, $3, $4) "
+        "ON CONFLICT (item_id, giver, taker) DO UPDATE SET at = greatest(taken_back.at, $4)",
+        item_id,
+        giver,
+        taker,
+        at,
+    )
+
+
+async def taken_back(tx: Transaction, item_id: UUID, own: str) -> dict[tuple[str, str], datetime]:
+    """Return, by giver and taker, when an item was last taken back, as we are told and as we did ourselves (`own`)."""
+    rows = await tx.fetch("SELECT giver, taker, at FROM taken_back WHERE item_id = $1", item_id)
+    ours = await tx.fetch("SELECT node, failed_at FROM relay_failures WHERE item_id = $1", item_id)
+    found = {(row["giver"], row["taker"]): row["at"] for row in rows}
+    return found | {(own, row["node"]): row["failed_at"] for row in ours}
+
+
 async def refusals(tx: Transaction, item_id: UUID, node: str) -> tuple[int, datetime | None]:
     """Return how often a node refused a transfer of the item, and when it did last."""
     row = await tx.row(

@@ -192,6 +192,16 @@ relay_failures = sa.Table(
     comment="Records that a peer never receipted and what was done instead: the negative evidence",
 )
 
+taken_back = sa.Table(
+    "taken_back",
+    metadata,
+    sa.Column("item_id", pg.UUID, primary_key=True),
+    sa.Column("giver", sa.Text, primary_key=True),
+    sa.Column("taker", sa.Text, primary_key=True),
+    sa.Column("at", _time, nullable=False),
+    comment="Transfers of our items that their givers took back, by what they told us",
+)
+
 disputes = sa.Table(
     "disputes",
     metadata,

@@ -10,7 +10,7 @@ from uuid import UUID
 
 from node.hotline.domain.acceptance import Judged, Refused
 from node.hotline.domain.acts import overlaid
-from node.hotline.domain.custody import newer
+from node.hotline.domain.custody import newer, undone
 from node.hotline.domain.lifecycle import MARKS, UNKNOWN, Code, RecordRefused, Said, Speaker, State, by_table, refusal
 from node.hotline.store import custody, inbound, outbound
 from node.hotline.store.custody import Chain
@@ -86,6 +86,8 @@ class StatusApplier:
         if known is not None and not newer(known.trail, transfer.body.trail, later=made_at > known.given_at):
             return
         holder = transfer.envelope.aud
+        if undone(transfer.body.trail, holder, await custody.taken_back(tx, row["id"], self.node_id)) is not None:
+            return
         await custody.given(tx, row["id"], Chain(holder, transfer.body.trail, made_at), now)
         await custody.handed_to(tx, row["id"], holder, transfer.body.hosting.assigned_country, now)
         await self._correct(tx, holder, row)
@@ -114,16 +116,22 @@ class StatusApplier:
         except RecordRefused as bad:
             unknown = speaker is Speaker.STRANGER
             return Refused(one.idx, envelope.id, bad.code, "iss", bad.sentence, unknown=unknown)
-        if speaker is not Speaker.CUSTODIAN:
-            return None
-        if (mark := MARKS.get((state, said))) is not None:
+        if speaker is Speaker.CUSTODIAN and (mark := MARKS.get((state, said))) is not None:
             await custody.stand(tx, row["id"], state, mark, now)
-        took_back = known is not None and known.holder == body.node and known.trail[-1].node == envelope.iss
-        if said is Said.RELAY_FAILED and known is not None and took_back:
-            # Whatever the other one said of having it.
-            await custody.given(tx, row["id"], Chain(envelope.iss, known.trail[:-1], envelope.iat), now)
-            await custody.handed_to(tx, row["id"], envelope.iss, row["assigned_country"], now)
+        if said is Said.RELAY_FAILED and body.node is not None:
+            await self._took_back(tx, row, known, envelope, body.node, now)
         return None
+
+    async def _took_back(
+        self, tx: Transaction, row: Row, known: Chain | None, envelope: Envelope, taker: str, now: datetime
+    ) -> None:
+        """Its speaker has the item again that it had given to `taker`, whoever else said, or says later, to have it."""
+        giver, at = envelope.iss, envelope.iat
+        await custody.took_back(tx, row["id"], giver, taker, at)
+        if known is None or (back := undone(known.trail, known.holder, {(giver, taker): at})) is None:
+            return
+        await custody.given(tx, row["id"], Chain(giver, known.trail[:back], at), now)
+        await custody.handed_to(tx, row["id"], giver, row["assigned_country"], now)
 
 
 def _of_nothing_here(one: Judged, said: Said, where: str, *, unknown: bool = True) -> Refused:
