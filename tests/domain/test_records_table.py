@@ -107,7 +107,7 @@ def test_every_record_is_of_one_kind() -> None:
 @pytest.mark.parametrize("state", State)
 def test_a_transfer_is_taken_of_what_another_hotline_has(state: State) -> None:
     for speaker in Speaker:
-        if state in {State.SENT, State.TRANSFERRED}:
+        if state in {State.SENT, State.DECLINED, State.LEAVING, State.TRANSFERRED}:
             assert after_transfer(state, speaker, qualified=False) is State.ASSIGNED
             assert after_transfer(state, speaker, qualified=True) is State.KEPT
         else:

@@ -83,6 +83,19 @@ def goes_again_at(refusals: int, last: datetime) -> datetime | None:
     return None if refusals >= REFUSALS_MAX else last + _FIRST_WAIT * _WAITS_GROW ** (refusals - 1)
 
 
+def goes_on(known: Sequence[Custody], holder: str, told: Sequence[Custody]) -> bool:
+    """Tell whether a chain goes on from one that is known, whose `holder` handed the item on: it had got it.
+
+    Times are not compared: what we know is not rounded as a record rounds it.
+    """
+    before, behind = told[: len(known)], told[len(known) :]
+    return [_said(one) for one in before] == [_said(one) for one in known] and bool(behind) and behind[0].node == holder
+
+
+def _said(station: Custody) -> tuple[str, str | None, str]:
+    return station.node, station.country, station.evidence
+
+
 def undone(trail: Sequence[Custody], holder: str, taken_back: Mapping[tuple[str, str], datetime]) -> int | None:
     """Return which station of a chain has the item again, since it took it back from the next; None where it stands.
 

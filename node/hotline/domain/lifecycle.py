@@ -289,7 +289,8 @@ _NOT_TAKEN_UP = (State.ASSIGNED, State.DISPUTED, State.SENT, State.DUPLICATE)
 
 _CUSTODIAN, _ORIGIN, _FORMER = (frozenset({one}) for one in (Speaker.CUSTODIAN, Speaker.ORIGIN, Speaker.FORMER))
 _ANYBODY = frozenset(Speaker)
-_NEVER_HERE_AGAIN = tuple(state for state in State if state not in {State.SENT, State.TRANSFERRED})
+_ELSEWHERE = (State.SENT, State.DECLINED, State.LEAVING, State.TRANSFERRED)
+_NEVER_HERE_AGAIN = tuple(state for state in State if state not in _ELSEWHERE)
 
 _Row = tuple[tuple[State, ...], frozenset[Said], frozenset[Speaker], State | Code | None]
 
@@ -348,8 +349,9 @@ _ROWS: tuple[_Row, ...] = (
     ((State.DONE,), frozenset({Said.WITHDRAWN}), _ORIGIN, _SAME),
     # An id is given once: a report brings a new item, or none.
     (tuple(State), frozenset({Said.REPORT}), _ANYBODY, Code.ID_CONFLICT),
-    # A transfer brings back what another hotline has. Who may make it, its proof and its trail say, and not the state.
-    ((State.SENT, State.TRANSFERRED), frozenset({Said.TRANSFER}), _ANYBODY, State.ASSIGNED),
+    # A transfer brings back what another hotline has. Who may make it, its proof and its trail say, and not the state;
+    # of what is leaving, it has to go on from where that went, and is then as good as the receipt that is on its way.
+    (_ELSEWHERE, frozenset({Said.TRANSFER}), _ANYBODY, State.ASSIGNED),
     (_NEVER_HERE_AGAIN, frozenset({Said.TRANSFER}), _ANYBODY, Code.ID_CONFLICT),
     # So is it with what proves who has the item now: the longer chain counts, whatever the item has come to here.
     (tuple(State), frozenset({Said.DELIVERED}), _ANYBODY, _SAME),

@@ -12,7 +12,17 @@ from uuid import UUID
 from msgspec.structs import replace as replace_struct
 
 from node.hotline.domain.acceptance import Judged, Refused
-from node.hotline.domain.lifecycle import Code, RecordRefused, Said, Speaker, State, after_transfer, by_table
+from node.hotline.domain.custody import goes_on
+from node.hotline.domain.lifecycle import (
+    Code,
+    RecordRefused,
+    Said,
+    Speaker,
+    State,
+    after_transfer,
+    by_table,
+    refusal,
+)
 from node.hotline.flows.apply.reports import ReportApplier
 from node.hotline.store import custody, inbound, intake
 from node.hotline.store.custody import Chain, Returned
@@ -57,7 +67,8 @@ class TransferApplier:
         seen: set[UUID] = set()
         for one, item_id in zip(transfers, ids, strict=True):
             given = _given(one)
-            bad = self._refusal(one, given, rows.get(item_id), owners.get(UUID(one.record.envelope.case)))
+            owner, chain = owners.get(UUID(one.record.envelope.case)), chains.get(item_id)
+            bad = self._refusal(one, given, rows.get(item_id), owner, chain)
             if bad is None and item_id in seen:
                 bad = Refused(one.idx, one.record.envelope.id, "id-conflict", "item", "the item came twice at once")
             if bad is not None:
@@ -69,11 +80,13 @@ class TransferApplier:
                 await self._new(tx, head, one, given, now)
             else:
                 await self._again(tx, head, one, row, now)
-            await self._chain(tx, one, item_id, chains.get(item_id), now)
+            await self._chain(tx, one, item_id, chain, now)
             await self._tell(proofs, head, one, given, now)
         return refused
 
-    def _refusal(self, one: Judged, given: Given, row: Row | None, owner: str | None) -> Refused | None:
+    def _refusal(
+        self, one: Judged, given: Given, row: Row | None, owner: str | None, chain: Chain | None
+    ) -> Refused | None:
         """Return why the item cannot be taken by what is here already."""
         ours = given.reporter == self.node_id
         where, sentence = "item", None
@@ -84,6 +97,8 @@ class TransferApplier:
                 where, sentence = "case", "a case of this id is known from somebody else"
         elif row["case_id"] != UUID(one.record.envelope.case) or self._origin(owner) != given.reporter:
             sentence = "an item of this id is known from somebody else"
+        elif row["state"] == State.LEAVING and not _follows(one, chain):
+            sentence = refusal(Said.TRANSFER, Code.ID_CONFLICT)
         else:
             try:
                 by_table(State(row["state"]), Said.TRANSFER, _GIVER)
@@ -101,9 +116,7 @@ class TransferApplier:
 
     def _as_report(self, one: Judged, given: Given) -> Judged:
         """Return the transfer as the report would read if it were made now."""
-        body = one.record.body
-        if not isinstance(body, TransferBody):
-            raise TypeError("a transfer has a transfer's body")
+        body = _body(one)
         report = replace_struct(given.report, hosting=body.hosting, qualification=body.qualification)
         return replace(one, record=replace(one.record, body=report))
 
@@ -125,9 +138,7 @@ class TransferApplier:
         await custody.take_back(tx, Returned(row["id"], state, self.node_id, item.received), now)
 
     async def _chain(self, tx: Transaction, one: Judged, item_id: UUID, known: Chain | None, now: datetime) -> None:
-        body = one.record.body
-        if not isinstance(body, TransferBody):
-            raise TypeError("a transfer has a transfer's body")
+        body = _body(one)
         if known is None or len(known.trail) < len(body.trail):
             await custody.given(tx, item_id, Chain(self.node_id, body.trail, one.record.envelope.iat), now)
 
@@ -142,6 +153,17 @@ class TransferApplier:
         )
         to = Listener(given.reporter, UUID(envelope.item), UUID(envelope.case), report)
         self.delivered.append(Telling(to, body, envelope.handling))
+
+
+def _follows(one: Judged, known: Chain | None) -> bool:
+    """Tell whether a transfer goes on from ours, whose receipt is on its way: who got that gives the item back."""
+    return known is not None and goes_on(known.trail, known.holder, _body(one).trail)
+
+
+def _body(one: Judged) -> TransferBody:
+    if not isinstance(one.record.body, TransferBody):
+        raise TypeError("a transfer has a transfer's body")
+    return one.record.body
 
 
 def _given(one: Judged) -> Given:
