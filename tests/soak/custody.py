@@ -8,8 +8,9 @@ The written rule, for an item that a node reported:
    it, nor has whoever says `done` of an item that is assigned to another, nor whom its giver took it back from.
    So a duplicate, an item that waits for a person, and one that is kept for a country without a hotline (an orphan) are
    had by the node where they are, and an item at the desk by the node that asked the desk, which has the dispute.
-4. If another than the reporter has it, that is whom the reporter holds for it; unless the reporter refused to hear of
-   it, since keys had changed without notice and the proof in the message counted no more (these are counted).
+4. If another than the reporter has it, that is whom the reporter holds for it; unless the word of that very node to
+   that very reporter was refused, since keys had changed without notice and the proof in it counted no more, and it is
+   written down at that node that it is told again later than a soak waits (these are counted).
 5. What was cleared to leave and is hosted in another node's country has left, was moved back, or is a duplicate.
 
 An item that was acknowledged and then lost by a restore from a backup was handed in again. The one before stands at its
@@ -34,10 +35,10 @@ _STANDINGS: Final = (
     "coalesce(i.reporter, $1) = $1 AS own, i.hosting_country, c.reference "
     "FROM items i JOIN cases c ON c.id = i.case_id"
 )
-#: Items of which a node refused to hear who has them: the proof in the message counts no more.
-_UNHEARD: Final = (
-    "SELECT DISTINCT o.item_id::text AS id FROM outbox_refusals r JOIN outbox o ON o.stream = r.stream "
-    "AND o.idx = r.idx WHERE o.type = 'status' AND r.code = 'handling-violation' AND o.item_id IS NOT NULL"
+#: To whom a node tells again that it has which item, since the proof in its word was refused.
+_TOLD_AGAIN: Final = (
+    "SELECT o.item_id::text AS item, s.peer AS reporter FROM outbox_refusals r JOIN outbox o ON o.stream = r.stream "
+    "AND o.idx = r.idx JOIN outbound_streams s ON s.id = r.stream WHERE r.again_at > now()"
 )
 _ASKED: Final = (
     "SELECT d.id::text FROM disputes d JOIN items i ON i.id = d.item_id "
@@ -61,6 +62,15 @@ class Standing:
         if self.state in _ELSEWHERE:
             return False
         return self.state not in _ENDS or self.assigned_node in {None, node}
+
+
+@dataclass(frozen=True, slots=True)
+class ToldAgain:
+    """The word of `holder` to `reporter` that it has `item`, which was refused and is still to be told again."""
+
+    item: str
+    holder: str
+    reporter: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +98,7 @@ class Custody:
 def account(
     at: Mapping[str, Mapping[str, Standing]],
     acknowledged: Mapping[str, Acknowledged],
-    not_heard_of: frozenset[str] = frozenset(),
+    told_again: frozenset[ToldAgain] = frozenset(),
 ) -> Custody:
     """Hold the rule against how every item stands (by node and id), and what each node acknowledged."""
     found = Custody()
@@ -97,7 +107,7 @@ def account(
     for node, items in at.items():
         for item, one in items.items():
             if one.own:
-                _custody(node, item, at, found, not_heard_of)
+                _custody(node, item, at, found, told_again)
     return found
 
 
@@ -123,7 +133,7 @@ def _acknowledged(node: str, told: Acknowledged, at: Mapping[str, Mapping[str, S
 
 
 def _custody(
-    node: str, item: str, at: Mapping[str, Mapping[str, Standing]], found: Custody, not_heard_of: frozenset[str]
+    node: str, item: str, at: Mapping[str, Mapping[str, Standing]], found: Custody, told_again: frozenset[ToldAgain]
 ) -> None:
     rows = {holder: held[item] for holder, held in at.items() if item in held}
     first = rows[node]
@@ -141,8 +151,8 @@ def _custody(
     found.where[_where(node, custodian, rows[custodian])] += 1
     if custodian == node or first.state == "duplicate" or first.assigned_node == custodian:
         return
-    if item in not_heard_of:
-        found.where["not heard of, by an old proof"] += 1
+    if ToldAgain(item, custodian, node) in told_again:
+        found.where["is told again, after an old proof"] += 1
     else:
         found.wrong.append(f"{custodian} has item {item}, and its reporter {node} holds {first.assigned_node} for that")
 
@@ -165,12 +175,13 @@ async def read(nodes: Sequence[SoakNode]) -> dict[str, dict[str, Standing]]:
     return found
 
 
-async def unheard(nodes: Sequence[SoakNode]) -> frozenset[str]:
-    """Return the items of which somebody refused to hear who has them."""
-    found: set[str] = set()
+async def told_again(nodes: Sequence[SoakNode]) -> frozenset[ToldAgain]:
+    """Return what nodes are still to tell again; what is due was told while the soak waited (`SoakNode.waiting`)."""
+    found: set[ToldAgain] = set()
     for node in nodes:
-        async with node.db.transaction("test.unheard") as tx:
-            found |= {row["id"] for row in await tx.fetch(_UNHEARD)}
+        async with node.db.transaction("test.again") as tx:
+            rows = await tx.fetch(_TOLD_AGAIN)
+        found |= {ToldAgain(row["item"], node.id, row["reporter"]) for row in rows}
     return frozenset(found)
 
 

@@ -16,8 +16,12 @@ from tests.world import TestNode, file_values
 #: What `hotline join` writes.
 _JOINED: Final = frozenset({"directory_root", "directory_sources"})
 
+#: So soon it has to be due that a node tells again who has an item, if that is waited for: a second refusal waits four
+#: minutes, a third sixteen.
+AGAIN_S: Final = 300
+
 #: What waits: items on their way, records to the other nodes without a receipt, records that came and are not applied,
-#: disputes that the desk does not have yet, and a directory that is not the newest.
+#: disputes that the desk does not have yet, what is told again soon, and a directory that is not the newest.
 _WAITING: Final = (
     "SELECT (SELECT count(*) FROM location_queue) AS queued, "
     "(SELECT count(*) FROM items WHERE state IN ('locating', 'ready', 'leaving', 'undeliverable')) AS items, "
@@ -27,6 +31,7 @@ _WAITING: Final = (
     "(SELECT coalesce(sum(s.size - c.applied), 0)::int FROM inbound_streams s "
     "JOIN apply_cursors c ON c.stream = s.id) AS to_apply, "
     "(SELECT count(*) FROM disputes WHERE followed_at IS NULL AND handed_in_at IS NULL) AS to_hand_in, "
+    "(SELECT count(*) FROM outbox_refusals WHERE again_at < now() + make_interval(secs => $3)) AS to_tell_again, "
     "(SELECT greatest($2 - coalesce(max(version), 0), 0)::int FROM directory_versions) AS directory"
 )
 
@@ -70,7 +75,7 @@ class SoakNode(SoakProcess):
         self.look()
         try:
             async with asyncio.timeout(10), self.db.transaction("test.over") as tx:
-                row = await tx.row(_WAITING, others, version)
+                row = await tx.row(_WAITING, others, version, AGAIN_S)
         except (*DATABASE_ERRORS, TimeoutError):
             return {"database": 1}
         return {name: count for name, count in dict(row or {}).items() if count}

@@ -29,7 +29,8 @@ from tests.soak.site import HOSTILE_COUNTRY, Site
 
 #: What a process may take, whatever the hostile member sends it (docs/protocol.md, I12).
 RSS_MAX: Final = 400 * 1024 * 1024
-_QUIET_S: Final = 420.0
+#: As long as a refused word of who has an item is waited for (`node.AGAIN_S`), and what it then sets going.
+_QUIET_S: Final = 600.0
 _TELL_S: Final = 20.0
 #: So much may wait at each node on the average before the feeds go slower.
 _WAITING_MAX: Final = 60
@@ -279,7 +280,7 @@ class Soak:
     async def _custody(self, outcome: Outcome) -> list[str]:
         """Account for every acknowledged report, and for every item that was reported (`custody`)."""
         told = {feed.node.id: Acknowledged.of(feed) for feed in self.feeds}
-        found = custody.account(await custody.read(self.nodes), told, await custody.unheard(self.nodes))
+        found = custody.account(await custody.read(self.nodes), told, await custody.told_again(self.nodes))
         outcome.custody = dict(found.where)
         desk = await custody.unknown_to_the_desk(self.nodes, self.site.coordinator_database)
         return [*found.wrong, *desk][:50]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.soak.custody import Acknowledged, Standing, account
+from tests.soak.custody import Acknowledged, Standing, ToldAgain, account
 from tests.soak.intake import Pace
 
 FR, NL, DE = "fr.hotline.example", "nl.hotline.example", "de.hotline.example"
@@ -53,11 +53,18 @@ def test_what_the_rule_forbids_is_named(first: Standing, others: dict[str, Stand
     assert sentence in found.wrong[0]
 
 
-def test_a_reporter_that_refused_to_hear_of_a_move_by_an_old_proof_is_counted() -> None:
+def test_a_reporter_that_is_told_again_who_has_an_item_is_counted() -> None:
     at = standing(reported("sent", NL), {DE: Standing("assigned", DE)})
-    found = account(at, {FR: Acknowledged({"FR-1": "i"})}, frozenset({"i"}))
+    found = account(at, {FR: Acknowledged({"FR-1": "i"})}, frozenset({ToldAgain("i", DE, FR)}))
     assert found.wrong == []
-    assert found.where["not heard of, by an old proof"] == 1
+    assert found.where["is told again, after an old proof"] == 1
+
+
+@pytest.mark.parametrize("other", [ToldAgain("j", DE, FR), ToldAgain("i", NL, FR), ToldAgain("i", DE, NL)])
+def test_what_is_told_again_of_another_item_or_by_or_to_another_node_excuses_nothing(other: ToldAgain) -> None:
+    at = standing(reported("sent", NL), {DE: Standing("assigned", DE)})
+    (wrong,) = account(at, {FR: Acknowledged({"FR-1": "i"})}, frozenset({other})).wrong
+    assert "holds nl.hotline.example for that" in wrong
 
 
 def test_an_acknowledged_report_is_at_its_reporter() -> None:
