@@ -42,7 +42,7 @@ class Coordination:
         file, (called, listens) = home / "hotline.toml", site.coordinator_ports
         tls = site.authority.issue(COORDINATOR_ID).settings()
         settings = {**tls, "peer_tls_ca_file": site.authority.file, "timestamp_every_s": 20, "database_pool_size": 3}
-        await commands.run(
+        init = commands.run(
             file,
             *("init", "--role", "coordinator", "--node-id", COORDINATOR_ID, "--data-dir", str(home)),
             *("--base-url", f"https://localhost:{called}", "--listen-peer", f"127.0.0.1:{listens}"),
@@ -50,8 +50,8 @@ class Coordination:
             *(word for name, value in settings.items() for word in ("--set", f"{name}={value}")),
         )
         people = [home / f"{name}.key" for name in _PEOPLE]
-        for key in people:
-            await commands.run(None, "directory", "new-key", str(key))
+        # These need nothing of one another.
+        await asyncio.gather(init, *(commands.run(None, "directory", "new-key", str(key)) for key in people))
         public = [f"{key}.pub" for key in people]
         online = home / "directory-keys"
         begun = await commands.run(

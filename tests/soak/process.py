@@ -7,6 +7,7 @@ import multiprocessing.process
 import os
 import signal
 from dataclasses import dataclass, field
+from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,6 +20,11 @@ from tests.soak.member import Member, run, set_clock
 #: Processes are forked from one that has imported the program already: a start takes a tenth of the time.
 _NURSERY: Final = multiprocessing.get_context("forkserver")
 _NURSERY.set_forkserver_preload(["tests.soak.member", "tests.soak.hostile", "tests.soak.commands"])
+
+
+def open_nursery() -> None:
+    """Let the nursery import the program, which takes seconds, while whoever calls this does something else."""
+    forkserver.ensure_running()
 
 
 def start_process(target: Any, argument: object, name: str) -> "multiprocessing.process.BaseProcess":

@@ -24,6 +24,7 @@ from node.platform.keyfiles import descriptor_path
 from tests.certificates import Authority
 from tests.faults.relay import Relay
 from tests.faults.station import fixed_port
+from tests.soak.process import open_nursery
 from tests.world import TestNode, World
 
 #: One country a node; each hosts sixteen documentation addresses.
@@ -121,6 +122,7 @@ class Site:
 def serving_databases(folder: Path, count: int) -> Iterator[list[EmbeddedPostgres]]:
     """Start so many database servers with a migrated template each, and stop them whatever happens."""
     running: list[EmbeddedPostgres] = []
+    open_nursery()
     try:
         for number in range(count):
             server = EmbeddedPostgres.start(folder / f"db{number}", _POSTGRES)
