@@ -13,9 +13,10 @@ import asyncpg
 
 from node.hotline.store.tables import metadata
 from node.platform.database import NEED_NOT_LAST, Database, Transaction
+from tests.simulation.sql.forms import Form
 from tests.simulation.sql.queries import Result
 from tests.simulation.sql.statements import Compiler
-from tests.simulation.sql.tables import Blocked, Form, Row, Session, Tables
+from tests.simulation.sql.tables import Blocked, Row, Session, Tables
 
 FORMS = {name: Form.of(table) for name, table in metadata.tables.items()}
 COMPILER = Compiler(FORMS)

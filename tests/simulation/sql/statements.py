@@ -7,10 +7,11 @@ from typing import Any
 from tests.simulation.sql import tree
 from tests.simulation.sql.changes import Rows, Run, delete_of, insert_of, update_of, values_of
 from tests.simulation.sql.expressions import Context, Env, Scope
+from tests.simulation.sql.forms import Form
 from tests.simulation.sql.queries import Result, Select, outputs_of, query_of, selected
 from tests.simulation.sql.sources import sources_of
 from tests.simulation.sql.syntax import parse
-from tests.simulation.sql.tables import Form, Session
+from tests.simulation.sql.tables import Session
 from tests.simulation.sql.tokens import UnknownSyntax
 
 

@@ -5,150 +5,24 @@ did. A row that another transaction changed or locked is waited for; the stateme
 """
 
 import asyncio
-import json
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from functools import cache
+from operator import itemgetter
 from typing import Any, Final, NoReturn
-from uuid import UUID
 
 import asyncpg
-import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql as pg
+
+from tests.simulation.sql.forms import Form, Unique
 
 #: A row by column; under ROW_ID the number that the row keeps while it lives.
 Row = dict[str, Any]
 ROW_ID: Final = ""
-Unique = tuple[str, ...]
 Key = tuple[str, object]
-
-
-def _text(value: object) -> object:
-    return str(value) if isinstance(value, str) else _refuse(value, "text")
-
-
-def _integer(value: object) -> object:
-    return value if isinstance(value, int) and not isinstance(value, bool) else _refuse(value, "integer")
-
-
-def _bytes(value: object) -> object:
-    return bytes(value) if isinstance(value, bytes | bytearray | memoryview) else _refuse(value, "bytea")
-
-
-def _time(value: object) -> object:
-    aware = isinstance(value, datetime) and value.tzinfo is not None
-    return value if aware else _refuse(value, "timestamptz")
-
-
-def _uuid(value: object) -> object:
-    return UUID(value) if isinstance(value, str) else value if isinstance(value, UUID) else _refuse(value, "uuid")
-
-
-def _array(value: object) -> object:
-    return list(value) if isinstance(value, list | tuple) else _refuse(value, "array")
-
-
-def _json(value: object) -> object:
-    return json.loads(value) if isinstance(value, str | bytes) else value
-
-
-def _as_is(value: object) -> object:
-    return value
 
 
 def _twice(table: str, unique: Unique) -> NoReturn:
     raise asyncpg.UniqueViolationError(f"{table} has a row with this {unique}")
-
-
-def _refuse(value: object, kind: str) -> object:
-    raise asyncpg.DataError(f"a {type(value).__name__} is no {kind}")
-
-
-_COERCE: tuple[tuple[type[Any], Callable[[object], object]], ...] = (
-    (pg.JSONB, _json),
-    (sa.JSON, _json),
-    (sa.ARRAY, _array),
-    (sa.Uuid, _uuid),
-    (sa.String, _text),
-    (sa.Integer, _integer),
-    (sa.LargeBinary, _bytes),
-    (sa.DateTime, _time),
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Form:
-    """What a table is declared as."""
-
-    name: str
-    columns: tuple[str, ...]
-    coerce: Mapping[str, Callable[[object], object]]
-    required: frozenset[str]
-    uniques: tuple[Unique, ...]
-    partial: Mapping[Unique, str]
-    references: tuple[tuple[tuple[str, ...], str, tuple[str, ...]], ...]
-    identity: str | None
-    defaults: Mapping[str, object]
-    #: A row of which nothing is said.
-    blank: Row
-    _orders: dict[Unique, list[Unique]] = field(default_factory=dict)
-
-    def looked_at(self, arbiter: Unique) -> list[Unique]:
-        """Return the keys, the one that ON CONFLICT names before the others."""
-        found = self._orders.get(arbiter)
-        if found is None:
-            found = self._orders[arbiter] = sorted(self.uniques, key=lambda one: set(one) != set(arbiter))
-        return found
-
-    @classmethod
-    def of(cls, table: sa.Table) -> "Form":
-        """Read a declaration of `node.hotline.store.tables`."""
-        uniques: list[Unique] = [tuple(column.name for column in table.primary_key.columns)]
-        partial: dict[Unique, str] = {}
-        references = []
-        for constraint in sorted(table.constraints, key=lambda one: str(one.name)):
-            if isinstance(constraint, sa.UniqueConstraint):
-                uniques.append(tuple(column.name for column in constraint.columns))
-            if isinstance(constraint, sa.ForeignKeyConstraint):
-                ours = tuple(constraint.column_keys)
-                theirs = tuple(element.column.name for element in constraint.elements)
-                references.append((ours, constraint.referred_table.name, theirs))
-        for index in table.indexes:
-            if index.unique:
-                key = tuple(column.name for column in index.columns)
-                uniques.append(key)
-                where = index.dialect_options["postgresql"]["where"]
-                if where is not None:
-                    partial[key] = str(where)
-        identity = next((column.name for column in table.columns if column.identity is not None), None)
-        defaults = {
-            column.name: _default(column.server_default)
-            for column in table.columns
-            if isinstance(column.server_default, sa.DefaultClause)
-        }
-        return cls(
-            name=table.name,
-            columns=tuple(column.name for column in table.columns),
-            coerce={column.name: _coercion(column.type) for column in table.columns},
-            required=frozenset(column.name for column in table.columns if not column.nullable),
-            uniques=tuple(dict.fromkeys(uniques)),
-            partial=partial,
-            references=tuple(references),
-            identity=identity,
-            defaults=defaults,
-            blank={column.name: defaults.get(column.name) for column in table.columns},
-        )
-
-
-def _coercion(kind: object) -> Callable[[object], object]:
-    return next((coerce for one, coerce in _COERCE if isinstance(kind, one)), _as_is)
-
-
-def _default(clause: sa.DefaultClause) -> object:
-    text = str(clause.arg).split("::")[0].strip()
-    if text.startswith("'"):
-        return text[1:-1]
-    return {"true": True, "false": False, "null": None}.get(text.lower()) if text.isalpha() else int(text)
 
 
 @dataclass(slots=True)
@@ -158,6 +32,8 @@ class _Data:
     form: Form
     rows: dict[int, Row] = field(default_factory=dict)
     indexes: dict[str, dict[object, dict[int, None]]] = field(default_factory=dict)
+    #: Who has the values of a unique key, for the keys that were asked for.
+    keys: dict[Unique, dict[object, int]] = field(default_factory=dict)
     sequence: int = 0
     #: How often a row was changed: what was read before the last time may be old.
     changes: int = 0
@@ -167,6 +43,14 @@ class _Data:
         found = self.indexes[column] = {}
         for row_id, row in self.rows.items():
             found.setdefault(_hashable(row[column]), {})[row_id] = None
+        return found
+
+    def key(self, unique: Unique) -> dict[object, int]:
+        """Make the index of a unique key."""
+        found, key_of = {}, _key_of(unique)
+        for row_id, row in self.rows.items():
+            found[key_of(row)] = row_id
+        self.keys[unique] = found
         return found
 
     def among(self, equal: Iterable[tuple[str, object]]) -> Collection[int]:
@@ -183,6 +67,7 @@ class _Data:
         return ids
 
     def change(self, row_id: int, row: Row | None) -> None:
+        """Put a row in the place of what it was, last of all; None removes it."""
         self.changes += 1
         before = self.rows.pop(row_id, None)
         if row is not None:
@@ -190,7 +75,7 @@ class _Data:
         for column, index in self.indexes.items():
             if before is not None:
                 value = before[column]
-                index[_hashable(value) if type(value) in _UNHASHABLE else value].pop(row_id, None)
+                del index[_hashable(value) if type(value) in _UNHASHABLE else value][row_id]
             if row is not None:
                 value = row[column]
                 key = _hashable(value) if type(value) in _UNHASHABLE else value
@@ -198,6 +83,13 @@ class _Data:
                 if ids is None:
                     ids = index[key] = {}
                 ids[row_id] = None
+        for unique, owners in self.keys.items():
+            # Another row may have the key by now, where both were changed in one transaction.
+            key_of = _key_of(unique)
+            if before is not None and owners.get(gone := key_of(before)) == row_id:
+                del owners[gone]
+            if row is not None:
+                owners[key_of(row)] = row_id
 
 
 #: What a value of a column may be that no index can hold as it is.
@@ -211,11 +103,24 @@ def _hashable(value: object) -> object:
     return repr(value) if kind is dict else value
 
 
+@cache
+def _key_of(unique: Unique) -> Callable[[Row], Any]:
+    """Return what gives a row's values of a key: a tuple, or the one value."""
+    return itemgetter(*unique)
+
+
 def _has(row: Row, wanted: Iterable[tuple[str, object]]) -> bool:
     for column, value in wanted:  # noqa: SIM110 - a generator costs more, and this is asked most
         if row[column] != value:
             return False
     return True
+
+
+def _take_in(form: Form, row: Row, values: Mapping[str, object]) -> None:
+    """Put what is given into a row, as its columns hold it."""
+    kinds = form.kinds
+    for column, value in values.items():
+        row[column] = value if value is None or type(value) is kinds[column] else form.coerce[column](value)
 
 
 class Blocked(Exception):  # noqa: N818 - a fact, not an error
@@ -284,6 +189,8 @@ class Tables:
 class Session:
     """One open transaction."""
 
+    __slots__ = ("_before", "_held", "failed", "notified", "over", "tables", "waits_for", "writes")
+
     def __init__(self, tables: Tables) -> None:
         """See what is committed; nothing is changed yet."""
         self.tables = tables
@@ -328,10 +235,11 @@ class Session:
 
     def lock(self, table: str, what: object) -> None:
         """Take a row (by number) or a key of a unique constraint; raises Blocked."""
-        holder = self.tables.locks.setdefault((table, what), self)
+        key = table, what
+        holder = self.tables.locks.setdefault(key, self)
         if holder is not self:
             raise Blocked(holder)
-        self._held.append((table, what))
+        self._held.append(key)
 
     # Writing.
 
@@ -371,39 +279,38 @@ class Session:
 
     def _formed(self, data: _Data, values: Mapping[str, object]) -> Row:
         form = data.form
-        row, coerce = form.blank.copy(), form.coerce
-        for column, value in values.items():
-            row[column] = None if value is None else coerce[column](value)
+        row = form.blank.copy()
+        _take_in(form, row, values)
         if form.identity is not None and row[form.identity] is None:
             data.sequence += 1
             row[form.identity] = data.sequence
-        self._check_required(form, row)
-        return row
-
-    def _check_required(self, form: Form, row: Row) -> None:
         for column in form.required:
             if row[column] is None:
                 raise asyncpg.NotNullViolationError(f"{form.name}.{column} is null")
+        return row
 
     def in_the_way(self, form: Form, unique: Unique, row: Row) -> Row | None:
         """Return the row that has the same key already, and take the key if there is none; raises Blocked."""
-        lookup = [(column, row[column]) for column in unique]
-        key = tuple([_hashable(value) for _, value in lookup])
-        if unique in form.partial or None in key:
+        if unique in form.partial:
             return None
-        committed = self.tables.data[form.name]
-        for other in self.rows(form.name, lookup):
-            if other.get(ROW_ID) != row.get(ROW_ID) and _has(other, lookup):
-                holder = self.tables.locks.get((form.name, other[ROW_ID]))
-                gone = holder is not None and holder is not self and self._leaves(holder, form.name, other[ROW_ID])
-                if holder is not None and gone:
-                    raise Blocked(holder)
-                return committed.rows.get(other[ROW_ID], other) if other[ROW_ID] not in self._own(form.name) else other
-        self.lock(form.name, (unique, key))
+        key_of = _key_of(unique)
+        key = key_of(row)
+        if key is None or (type(key) is tuple and None in key):
+            return None
+        name, ours = form.name, row.get(ROW_ID)
+        data, over = self.tables.data[name], self.writes.get(name)
+        owners = data.keys.get(unique)
+        row_id = (data.key(unique) if owners is None else owners).get(key)
+        if row_id is not None and row_id != ours and (not over or row_id not in over):
+            holder = self.tables.locks.get((name, row_id))
+            if holder is not None and holder is not self and self._leaves(holder, name, row_id):
+                raise Blocked(holder)
+            return data.rows[row_id]
+        for other in over.values() if over else ():
+            if other is not None and other[ROW_ID] != ours and key_of(other) == key:
+                return other
+        self.lock(name, (unique, key))
         return None
-
-    def _own(self, table: str) -> Mapping[int, Row | None]:
-        return self.writes.get(table, {})
 
     @staticmethod
     def _leaves(holder: "Session", table: str, row_id: int) -> bool:
@@ -413,11 +320,12 @@ class Session:
     def update(self, table: str, row: Row, changes: Mapping[str, object]) -> Row:
         """Change one row, which this transaction has locked, and return it."""
         form = self.tables.data[table].form
-        after = dict(row)
-        for column, value in changes.items():
-            after[column] = None if value is None else form.coerce[column](value)
-        self._check_required(form, after)
-        for unique in form.uniques:
+        after = row.copy()
+        _take_in(form, after, changes)
+        for column in changes:
+            if after[column] is None and column in form.required:
+                raise asyncpg.NotNullViolationError(f"{form.name}.{column} is null")
+        for unique in form.moved(changes):
             moved = any(after[column] != row[column] for column in unique)
             if moved and self.in_the_way(form, unique, after) is not None:
                 raise asyncpg.UniqueViolationError(f"{table} has this {unique}")
@@ -439,11 +347,20 @@ class Session:
 
     def _check_references(self, form: Form, row: Row) -> None:
         for ours, table, theirs in form.references:
-            wanted = [(name, row[column]) for column, name in zip(ours, theirs, strict=True)]
-            if None in [value for _, value in wanted]:
-                continue
-            if not any(_has(one, wanted) for one in self.rows(table, wanted)):
+            key = _key_of(ours)(row)
+            if not (key is None or (type(key) is tuple and None in key)) and not self._holds(table, theirs, key):
                 raise asyncpg.ForeignKeyViolationError(f"{form.name} refers to a row that {table} does not hold")
+
+    def _holds(self, table: str, unique: Unique, key: object) -> bool:
+        data, over = self.tables.data[table], self.writes.get(table)
+        owners = data.keys.get(unique)
+        row_id = (data.key(unique) if owners is None else owners).get(key)
+        if not over:
+            return row_id is not None
+        if row_id is not None and row_id not in over:
+            return True
+        key_of = _key_of(unique)
+        return any(other is not None and key_of(other) == key for other in over.values())
 
     # The end.
 
@@ -474,8 +391,8 @@ class Session:
         self.writes = {}
         locks = self.tables.locks
         for key in self._held:
-            if locks.get(key) is self:
-                del locks[key]
+            # A row that was locked twice is held once.
+            locks.pop(key, None)
         self._held = []
         self.tables.open.pop(self, None)
         if self.over is not None:
