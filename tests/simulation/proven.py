@@ -10,10 +10,11 @@ and verified once in a process. Every `REAL_EVERY`-th seed is spared nothing: th
 import hashlib
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any, Final
 
 from securesystemslib.signer import SSlibKey
+from tuf.api.metadata import Metadata
 
 from node.platform import trust
 from protocol.directory import parse_directory
@@ -25,8 +26,21 @@ REAL_EVERY: Final = 25
 _really_sign = SigningKey.sign
 _really_verify = PublicKey.verify
 _read_directory = lru_cache(maxsize=1000)(parse_directory)
-_read_metadata = lru_cache(maxsize=1000)(trust._parse)
+_really_parse = trust._parse
 _really_verify_metadata = SSlibKey._verify
+
+
+class _Read(Metadata[Any]):
+    """A file that was read: nobody changes it, so what of it is signed is written out once."""
+
+    signed_bytes = cached_property(Metadata.signed_bytes.fget)  # type: ignore[attr-defined] # it is a property
+
+
+@lru_cache(maxsize=1000)
+def _read_metadata(file: str, raw: bytes, kind: type[Any]) -> Metadata[Any]:
+    metadata = _really_parse(file, raw, kind)
+    metadata.__class__ = _Read
+    return metadata
 
 
 @contextmanager

@@ -282,16 +282,16 @@ class Run:
         commits = self.station.commits
         commits[None] = commits.get(None, 0) + 1
         commits[name] = commits.get(name, 0) + 1
-        self._die(name, after=False)
+        if self.station.planned:
+            self._die(name, after=False)
 
     def after_commit(self, name: str, session: Session) -> None:
         """Let the invariants look, and die here if that is planned."""
         self.station.world.committed(self.station, name, session)
-        self._die(name, after=True)
+        if self.station.planned:
+            self._die(name, after=True)
 
     def _die(self, name: str, *, after: bool) -> None:
-        if not self.station.planned:
-            return
         for plan in self.station.planned:
             if plan.after is after and plan.name in {None, name} and self.station.commits[plan.name] == plan.number:
                 self.station.world.note(self.station.id, "info", "dies", at=name, after=str(after))
