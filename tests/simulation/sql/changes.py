@@ -6,7 +6,7 @@ from typing import Any
 import asyncpg
 
 from tests.simulation.sql import tree
-from tests.simulation.sql.expressions import Context, Env, Scope, compile_expr
+from tests.simulation.sql.expressions import Context, Env, Scope, compile_expr, compile_row, written
 from tests.simulation.sql.joins import matches_of, steps_of
 from tests.simulation.sql.queries import Result, outputs_of
 from tests.simulation.sql.sources import place, sources_of
@@ -24,18 +24,17 @@ def insert_of(insert: tree.Insert, rows_of: Rows, scope: Scope) -> Run:
     columns = insert.columns or scope.tables[insert.table]
     inner = scope.inner()
     number = inner.add(insert.table, scope.tables[insert.table])
-    outputs = outputs_of(insert.returning, inner)
-    names = tuple(name for name, _ in outputs)
+    names, returned = outputs_of(insert.returning, inner)
     excluded = inner.add("excluded", scope.tables[insert.table])
     conflict = insert.conflict
     arbiter = () if conflict is None else conflict.target
-    sets = [] if conflict is None else [(name, compile_expr(value, inner)[0]) for name, value in conflict.sets]
-    where = None if conflict is None or conflict.where is None else compile_expr(conflict.where, inner)[0]
+    changed = None if conflict is None else _changed(conflict.sets, inner)
+    where = None if conflict is None or conflict.where is None else compile_expr(conflict.where, inner)
 
     def settle(ctx: Context, env: Env, other: Row, values: Row, touched: set[int]) -> Row | None:
         """The row that the conflict leaves changed, or None."""
         unique = other.pop("\0unique")
-        if conflict is None or (conflict.target and set(conflict.target) != set(unique)):
+        if conflict is None or changed is None or (conflict.target and set(conflict.target) != set(unique)):
             raise asyncpg.UniqueViolationError(f"{insert.table} has this {unique}")
         if conflict.nothing:
             return None
@@ -45,7 +44,7 @@ def insert_of(insert: tree.Insert, rows_of: Rows, scope: Scope) -> Run:
         here = {**env, number: other, excluded: dict.fromkeys(scope.tables[insert.table]) | values}
         if where is not None and not where(ctx, here):
             return None
-        return ctx.session.update(insert.table, other, {name: fn(ctx, here) for name, fn in sets})
+        return ctx.session.update(insert.table, other, changed(ctx, here))
 
     def run(ctx: Context, env: Env) -> Result:
         touched: set[int] = set()
@@ -59,9 +58,8 @@ def insert_of(insert: tree.Insert, rows_of: Rows, scope: Scope) -> Run:
                 continue
             touched.add(row[ROW_ID])
             done += 1
-            if outputs:
-                here = {**env, number: row}
-                rows.append(tuple([fn(ctx, here) for _, fn in outputs]))
+            if names:
+                rows.append(returned(ctx, {**env, number: row}))
         return Result(names, rows, f"INSERT 0 {done}")
 
     return run
@@ -69,8 +67,15 @@ def insert_of(insert: tree.Insert, rows_of: Rows, scope: Scope) -> Run:
 
 def values_of(rows: tuple[tuple[tree.Expr, ...], ...], scope: Scope) -> Rows:
     """Compile VALUES."""
-    fns = [[compile_expr(value, scope)[0] for value in row] for row in rows]
-    return lambda ctx, env: [tuple(fn(ctx, env) for fn in row) for row in fns]
+    values = [compile_row(row, scope) for row in rows]
+    return lambda ctx, env: [row(ctx, env) for row in values]
+
+
+def _changed(sets: tuple[tuple[str, tree.Expr], ...], scope: Scope) -> Callable[[Context, Env], Row]:
+    """Compile SET: the new values by column."""
+    values = "".join(f"{name!r}: {written(value, scope)[0]}, " for name, value in sets)
+    changed: Callable[[Context, Env], Row] = scope.python.function(f"def f(ctx, env):\n    return {{{values}}}\n")
+    return changed
 
 
 def update_of(update: tree.Update, scope: Scope) -> Run:
@@ -78,20 +83,17 @@ def update_of(update: tree.Update, scope: Scope) -> Run:
     inner = scope.inner()
     sources = sources_of((tree.Join(update.table, "inner", None), *update.sources), inner)
     place(update.where, sources, inner)
-    sets = [(name, compile_expr(value, inner)[0]) for name, value in update.sets]
-    outputs = outputs_of(update.returning, inner)
-    names = tuple(name for name, _ in outputs)
-    table, number, steps = update.table.name, sources[0].number, steps_of(sources)
+    changed = _changed(update.sets, inner)
+    names, returned = outputs_of(update.returning, inner)
+    table, number, steps = update.table.name, sources[0].number, steps_of(sources, inner)
 
     def run(ctx: Context, env: Env) -> Result:
-        matches = matches_of(ctx, env, steps, table)
+        matches = matches_of(ctx, env, steps, table, number)
         rows: list[tuple[Any, ...]] = []
         for match in matches:
-            changes = {name: fn(ctx, match) for name, fn in sets}
-            row = ctx.session.update(table, match[number], changes)
-            if outputs:
-                here = {**match, number: row}
-                rows.append(tuple([fn(ctx, here) for _, fn in outputs]))
+            row = ctx.session.update(table, match[number], changed(ctx, match))
+            if names:
+                rows.append(returned(ctx, {**match, number: row}))
         return Result(names, rows, f"UPDATE {len(matches)}")
 
     return run
@@ -102,15 +104,14 @@ def delete_of(delete: tree.Delete, scope: Scope) -> Run:
     inner = scope.inner()
     sources = sources_of((tree.Join(delete.table, "inner", None), *delete.sources), inner)
     place(delete.where, sources, inner)
-    outputs = outputs_of(delete.returning, inner)
-    names = tuple(name for name, _ in outputs)
-    table, number, steps = delete.table.name, sources[0].number, steps_of(sources)
+    names, returned = outputs_of(delete.returning, inner)
+    table, number, steps = delete.table.name, sources[0].number, steps_of(sources, inner)
 
     def run(ctx: Context, env: Env) -> Result:
-        matches = matches_of(ctx, env, steps, table)
+        matches = matches_of(ctx, env, steps, table, number)
         for match in matches:
             ctx.session.delete(table, match[number])
-        rows = [tuple([fn(ctx, match) for _, fn in outputs]) for match in matches] if outputs else []
+        rows = [returned(ctx, match) for match in matches] if names else []
         return Result(names, rows, f"DELETE {len(matches)}")
 
     return run

@@ -1,15 +1,11 @@
-"""Turns expressions into functions of (context, environment), with SQL's three-valued logic; reads no table itself."""
+"""Writes expressions as Python that reads the rows in hand, with SQL's three-valued logic; reads no table itself."""
 
-import json
-import operator
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
 from typing import Any, Protocol
-from uuid import UUID
 
 from tests.simulation.sql import tree
+from tests.simulation.sql.functions import CASTS, OPEN, OTHER, SAME, STRICT, among, compared
 from tests.simulation.sql.tables import Row, Session
 from tests.simulation.sql.tokens import UnknownSyntax
 
@@ -41,6 +37,31 @@ class Query(Protocol):
 
 
 @dataclass(slots=True)
+class Python:
+    """The Python of one statement: what its functions call by a name, and how many names it took."""
+
+    names: dict[str, Any] = field(default_factory=dict)
+    _count: int = 0
+
+    def name(self) -> str:
+        """Return a name that nothing has."""
+        self._count += 1
+        return f"v{self._count}"
+
+    def named(self, value: Any) -> str:
+        """Name a value."""
+        name = self.name()
+        self.names[name] = value
+        return name
+
+    def function(self, text: str) -> Any:
+        """Make the function `f` that is written there."""
+        names = dict(self.names)
+        exec(compile(text, "<sql>", "exec"), names)  # noqa: S102 - written here, of statements of ours
+        return names["f"]
+
+
+@dataclass(slots=True)
 class Scope:
     """The sources that names can mean, innermost first; `tables` are the columns of all there are."""
 
@@ -50,13 +71,12 @@ class Scope:
     sources: list[tuple[str, tuple[str, ...], int]] = field(default_factory=list)
     queries: dict[str, tuple[str, ...]] = field(default_factory=dict)
     numbers: list[int] = field(default_factory=lambda: [0])
-    #: What is a column and nothing more, with its source: rows of such are made in one go.
-    columns: dict[Fn, tuple[int, str]] = field(default_factory=dict)
+    python: Python = field(default_factory=Python)
     aggregates: "list[Collect] | None" = None
 
     def inner(self) -> "Scope":
         """Return a scope inside this one."""
-        return Scope(self.compile_query, self.tables, self, [], dict(self.queries), self.numbers, self.columns)
+        return Scope(self.compile_query, self.tables, self, [], dict(self.queries), self.numbers, self.python)
 
     def add(self, alias: str, columns: tuple[str, ...]) -> int:
         """Name a source and return its number."""
@@ -64,11 +84,11 @@ class Scope:
         self.sources.append((alias, columns, self.numbers[0]))
         return self.numbers[0]
 
-    def find(self, table: str | None, name: str) -> tuple[int, bool] | None:
-        """Return the source that has the column, and whether a bare name means its whole row."""
+    def find(self, table: str | None, name: str) -> int | None:
+        """Return the source that has the column."""
         for alias, columns, number in self.sources:
             if table in {None, alias} and name in columns:
-                return number, False
+                return number
         return None if self.parent is None else self.parent.find(table, name)
 
 
@@ -103,316 +123,170 @@ class Collect:
         return whole[self.name](values) if values else None
 
 
-def compile_expr(expr: tree.Expr, scope: Scope) -> tuple[Fn, frozenset[int]]:
-    """Return the function of an expression, and the numbers of the sources it reads."""
+def compile_expr(expr: tree.Expr, scope: Scope) -> Fn:
+    """Return the function of an expression."""
+    fn: Fn = scope.python.function(f"def f(ctx, env):\n    return {written(expr, scope)[0]}\n")
+    return fn
+
+
+def compile_row(exprs: Iterable[tree.Expr], scope: Scope) -> Callable[[Context, Env], tuple[Any, ...]]:
+    """Return the function of a row of them."""
+    return compile_expr(tree.Call("row", tuple(exprs)), scope)
+
+
+def written(expr: tree.Expr, scope: Scope) -> tuple[str, frozenset[int]]:
+    """Return the Python of an expression, in which `env` are the rows in hand, and the sources it reads."""
     reads: set[int] = set()
-    return _compile(expr, scope, reads), frozenset(reads)
+    return _Writer(scope, reads).value(expr), frozenset(reads)
 
 
-def _compile(expr: tree.Expr, scope: Scope, reads: set[int]) -> Fn:
-    def sub(one: tree.Expr) -> Fn:
-        return _compile(one, scope, reads)
-
-    match expr:
-        case tree.Literal(value):
-            return lambda _ctx, _env: value
-        case tree.Param(index):
-            return lambda ctx, _env: ctx.args[index]
-        case tree.Column():
-            return _column(expr, scope, reads)
-        case tree.Unary(_, operand):
-            inner = sub(operand)
-            return lambda ctx, env: None if (value := inner(ctx, env)) is None else -value
-        case tree.Binary(name, tree.Column() as left, tree.Param(index)) if name in _OPERATORS:
-            return _column_to_param(name, scope.columns[sub(left)], index)
-        case tree.Binary(name, left, right):
-            return _binary(name, sub(left), sub(right))
-        case tree.Logic(name, parts):
-            return _logic(name == "and", [sub(part) for part in parts])
-        case tree.Not(operand):
-            inner = sub(operand)
-            return lambda ctx, env: None if (value := inner(ctx, env)) is None else not value
-        case tree.IsNull(operand):
-            inner = sub(operand)
-            return lambda ctx, env: inner(ctx, env) is None
-        case tree.InList(left, options):
-            return _in(sub(left), [sub(option) for option in options])
-        case tree.AnyOf():
-            return _any(expr, scope, reads)
-        case tree.Cast(operand, kind):
-            return _cast(sub(operand), kind)
-        case tree.Case(branches, otherwise):
-            return _case([(sub(test), sub(value)) for test, value in branches], sub(otherwise))
-        case tree.Exists(query):
-            run = _query(query, scope, reads)
-            return lambda ctx, env: bool(run(ctx, env))
-        case tree.Sub(query):
-            run = _query(query, scope, reads)
-            return lambda ctx, env: rows[0][0] if (rows := run(ctx, env)) else None
-        case tree.SubArray(query):
-            run = _query(query, scope, reads)
-            return lambda ctx, env: [row[0] for row in run(ctx, env)]
-        case tree.Aggregate():
-            return _aggregate(expr, scope)
-        case tree.Call(name, args):
-            return _call(name, [sub(arg) for arg in args])
-    raise UnknownSyntax(f"{type(expr).__name__} in an expression")
+def condition(expr: tree.Expr, scope: Scope) -> tuple[str, frozenset[int]]:
+    """Return the same of a condition, for which NULL is as good as false."""
+    reads: set[int] = set()
+    return _Writer(scope, reads).truth(expr), frozenset(reads)
 
 
-def _column(expr: tree.Column, scope: Scope, reads: set[int]) -> Fn:
-    found = scope.find(expr.table, expr.name)
-    if found is None:
-        raise UnknownSyntax(f"no column {expr.table or ''}.{expr.name}")
-    number, name = found[0], expr.name
-    reads.add(number)
+@dataclass(slots=True)
+class _Writer:
+    scope: Scope
+    reads: set[int]
 
-    def column(_ctx: Context, env: Env) -> Any:
-        return env[number][name]
+    def truth(self, expr: tree.Expr) -> str:
+        match expr:
+            case tree.Logic(name, parts):
+                return f"({f' {name} '.join(map(self.truth, parts))})"
+            case tree.Binary("=", left, right):
+                one = self.scope.python.name()
+                return f"(({one} := {self.value(left)}) is not None and {one} == {self.value(right)})"
+            case tree.Binary(name, left, right) if name in SAME:
+                one, other = self.scope.python.name(), self.scope.python.name()
+                return (
+                    f"(({one} := {self.value(left)}) is not None and ({other} := {self.value(right)}) is not None"
+                    f" and {one} {SAME[name]} {other})"
+                )
+            case tree.Not(tree.IsNull(operand)):
+                return f"({self.value(operand)} is not None)"
+        return self.value(expr)
 
-    scope.columns[column] = number, name
-    return column
+    def value(self, expr: tree.Expr) -> str:
+        match expr:
+            case tree.Literal(value):
+                return repr(value)
+            case tree.Param(index):
+                return f"ctx.args[{index}]"
+            case tree.Column():
+                return self._column(expr)
+            case tree.Aggregate():
+                return self._aggregate(expr)
+            case tree.IsNull(operand):
+                return f"({self.value(operand)} is None)"
+            case tree.Logic(name, parts):
+                return self._logic(name, parts)
+            case tree.Case(branches, otherwise):
+                tests = [f"{self.value(value)} if {self.truth(test)} else " for test, value in branches]
+                return f"({''.join(tests)}{self.value(otherwise)})"
+            case tree.Exists(query):
+                return f"bool({self._query(query)})"
+            case tree.Sub(query):
+                rows = self.scope.python.name()
+                return f"({rows}[0][0] if ({rows} := {self._query(query)}) else None)"
+            case tree.SubArray(query):
+                return self._column_of(query)
+            case tree.InList(left, options):
+                return self._call(among, left, options)
+            case tree.AnyOf():
+                return self._any(expr)
+            case tree.Call("pg_notify", (_, topic)):
+                return f"{self.scope.python.named(_notify)}(ctx, {self.value(topic)})"
+            case tree.Call(name, args) if name in OPEN:
+                return self._open(name, args)
+        return self._strict(expr)
 
+    def _strict(self, expr: tree.Expr) -> str:
+        """Write what gives NULL for a NULL."""
+        named = self.scope.python.named
+        match expr:
+            case tree.Unary(_, operand):
+                return self._unless_null("-{}", operand)
+            case tree.Not(operand):
+                return self._unless_null("not {}", operand)
+            case tree.Cast(operand, kind) if kind.endswith("[]"):
+                return self.value(operand)
+            case tree.Cast(operand, kind) if kind in CASTS:
+                return self._unless_null(f"{named(CASTS[kind])}({{}})", operand)
+            case tree.Binary(name, left, right) if name in SAME:
+                return self._unless_null(f"{{}} {SAME[name]} {{}}", left, right)
+            case tree.Binary(name, left, right):
+                return self._unless_null(f"{named(OTHER[name])}({{}}, {{}})", left, right)
+            case tree.Call(name, args) if name in STRICT:
+                return self._unless_null(f"{named(STRICT[name])}({', '.join(['{}'] * len(args))})", *args)
+        raise UnknownSyntax(f"{expr} in an expression")
 
-def _query(query: tree.Select, scope: Scope, reads: set[int]) -> Callable[[Context, Env], list[tuple[Any, ...]]]:
-    compiled = scope.compile_query(query, scope.inner())
-    # What it reads of the outer query is not known apart: it waits for all of it.
-    outer: Scope | None = scope
-    while outer is not None:
-        reads.update(number for _, _, number in outer.sources)
-        outer = outer.parent
-    return compiled.run
+    def _unless_null(self, text: str, *operands: tree.Expr) -> str:
+        names, tests = [], []
+        for operand in operands:
+            name = self.scope.python.name()
+            names.append(name)
+            tests.append(f"({name} := {self.value(operand)}) is None")
+        return f"(None if {' or '.join(tests)} else {text.format(*names)})" if tests else text
 
+    def _column(self, expr: tree.Column) -> str:
+        number = self.scope.find(expr.table, expr.name)
+        if number is None:
+            raise UnknownSyntax(f"no column {expr.table or ''}.{expr.name}")
+        self.reads.add(number)
+        return f"env[{number}][{expr.name!r}]"
 
-def _aggregate(expr: tree.Aggregate, scope: Scope) -> Fn:
-    if scope.aggregates is None:
-        raise UnknownSyntax(f"{expr.name} outside of a select list")
-    bare = replace(scope, aggregates=None)
-    argument = None if expr.argument is None else compile_expr(expr.argument, bare)[0]
-    test = None if expr.test is None else compile_expr(expr.test, bare)[0]
-    scope.aggregates.append(Collect(expr.name, argument, test, expr.distinct))
-    at = len(scope.aggregates) - 1
-    return lambda _ctx, env: env[AGGREGATES][at]
+    def _logic(self, name: str, parts: tuple[tree.Expr, ...]) -> str:
+        names = [self.scope.python.name() for _ in parts]
+        found = [f"({one} := {self.value(part)})" for one, part in zip(names, parts, strict=True)]
+        unknown = " or ".join(f"{one} is None" for one in names)
+        if name == "or":
+            return f"(True if {' or '.join(found)} else None if {unknown} else False)"
+        wrong = " or ".join(f"({one} is not None and not {name})" for one, name in zip(found, names, strict=True))
+        return f"(False if {wrong} else None if {unknown} else True)"
 
+    def _query(self, query: tree.Select) -> str:
+        compiled = self.scope.compile_query(query, self.scope.inner())
+        # What it reads of the outer query is not known apart: it waits for all of it.
+        outer: Scope | None = self.scope
+        while outer is not None:
+            self.reads.update(number for _, _, number in outer.sources)
+            outer = outer.parent
+        return f"{self.scope.python.named(compiled.run)}(ctx, env)"
 
-def _member(tree_: Any, key: Any) -> Any:
-    try:
-        return tree_[key]
-    except (KeyError, IndexError, TypeError):
-        return None
+    def _column_of(self, query: tree.Select) -> str:
+        return f"{self.scope.python.named(_first_column)}({self._query(query)})"
 
+    def _any(self, expr: tree.AnyOf) -> str:
+        left = self.value(expr.left)
+        right = self._column_of(expr.right.query) if isinstance(expr.right, tree.Sub) else self.value(expr.right)
+        return f"{self.scope.python.named(compared(expr.operator, every=expr.every))}({left}, {right})"
 
-def _as_text(value: Any) -> str | None:
-    return value if value is None or isinstance(value, str) else json.dumps(value)
+    def _call(self, function: Callable[..., Any], left: tree.Expr, options: tuple[tree.Expr, ...]) -> str:
+        others = "".join(f"{self.value(option)}, " for option in options)
+        return f"{self.scope.python.named(function)}({self.value(left)}, ({others}))"
 
+    def _open(self, name: str, args: tuple[tree.Expr, ...]) -> str:
+        given = [self.value(arg) for arg in args]
+        if name == "row":
+            return f"({''.join(f'{one}, ' for one in given)})"
+        return f"{self.scope.python.named(OPEN[name])}({', '.join(given)})"
 
-def _without(tree_: Any, key: Any) -> Any:
-    rest = tree_.copy()
-    try:
-        del rest[key]
-    except (KeyError, IndexError):
-        return rest
-    return rest
-
-
-_OPERATORS: dict[str, Callable[[Any, Any], Any]] = {
-    "=": operator.eq,
-    "<>": operator.ne,
-    "<": operator.lt,
-    ">": operator.gt,
-    "<=": operator.le,
-    ">=": operator.ge,
-    "+": operator.add,
-    "-": lambda left, right: _without(left, right) if isinstance(left, list | dict) else left - right,
-    "->": _member,
-    "->>": lambda left, right: _as_text(_member(left, right)),
-    "*": operator.mul,
-    "%": operator.mod,
-    "||": operator.add,
-}
-
-
-def _divide(left: Any, right: Any) -> Any:
-    if isinstance(left, int) and isinstance(right, int):
-        return int(left / right)
-    return left / right
-
-
-def _binary(name: str, left: Fn, right: Fn) -> Fn:
-    apply = _divide if name == "/" else _OPERATORS[name]
-
-    def run(ctx: Context, env: Env) -> Any:
-        one = left(ctx, env)
-        if one is None:
-            return None
-        other = right(ctx, env)
-        return None if other is None else apply(one, other)
-
-    return run
-
-
-def _column_to_param(name: str, column: tuple[int, str], index: int) -> Fn:
-    """The same for what most conditions are."""
-    apply, (number, key) = _OPERATORS[name], column
-
-    def run(ctx: Context, env: Env) -> Any:
-        one, other = env[number][key], ctx.args[index]
-        return None if one is None or other is None else apply(one, other)
-
-    return run
-
-
-def _logic(every: bool, parts: list[Fn]) -> Fn:  # noqa: FBT001 - one flag of two
-    def run(ctx: Context, env: Env) -> bool | None:
-        unknown = False
-        for part in parts:
-            value = part(ctx, env)
-            if value is None:
-                unknown = True
-            elif bool(value) is not every:
-                return not every
-        return None if unknown else every
-
-    return run
-
-
-def _in(left: Fn, options: list[Fn]) -> Fn:
-    def run(ctx: Context, env: Env) -> bool | None:
-        value = left(ctx, env)
-        if value is None:
-            return None
-        found = [option(ctx, env) for option in options]
-        return True if value in found else None if None in found else False
-
-    return run
-
-
-def _any(expr: tree.AnyOf, scope: Scope, reads: set[int]) -> Fn:
-    left = _compile(expr.left, scope, reads)
-    apply, every = _OPERATORS[expr.operator], expr.every
-    values: Callable[[Context, Env], Iterable[Any] | None]
-    if isinstance(expr.right, tree.Sub):
-        query = _query(expr.right.query, scope, reads)
-
-        def values(ctx: Context, env: Env) -> Iterable[Any] | None:
-            return [row[0] for row in query(ctx, env)]
-    else:
-        values = _compile(expr.right, scope, reads)
-
-    def run(ctx: Context, env: Env) -> bool | None:
-        value, others = left(ctx, env), values(ctx, env)
-        if value is None or others is None:
-            return None
-        return all(apply(value, one) for one in others) if every else any(apply(value, one) for one in others)
-
-    return run
+    def _aggregate(self, expr: tree.Aggregate) -> str:
+        if self.scope.aggregates is None:
+            raise UnknownSyntax(f"{expr.name} outside of a select list")
+        bare = replace(self.scope, aggregates=None)
+        argument = None if expr.argument is None else compile_expr(expr.argument, bare)
+        test = None if expr.test is None else compile_expr(expr.test, bare)
+        self.scope.aggregates.append(Collect(expr.name, argument, test, expr.distinct))
+        return f"env[{AGGREGATES}][{len(self.scope.aggregates) - 1}]"
 
 
-_CASTS: dict[str, Callable[[Any], Any]] = {
-    "jsonb": lambda value: json.loads(value) if isinstance(value, str) else value,
-    "bytea": lambda value: b"" if value == "" else bytes(value),
-    "inet": str,
-    "uuid": lambda value: UUID(value) if isinstance(value, str) else value,
-    "text": str,
-    "int": int,
-    "integer": int,
-    "bigint": int,
-    "smallint": int,
-    "numeric": lambda value: value,
-    "float8": float,
-    "boolean": bool,
-    "timestamptz": lambda value: datetime.fromisoformat(value) if isinstance(value, str) else value,
-    "date": lambda value: value.date() if isinstance(value, datetime) else value,
-    "interval": lambda value: _interval(value) if isinstance(value, str) else value,
-}
+def _first_column(rows: list[tuple[Any, ...]]) -> list[Any]:
+    return [row[0] for row in rows]
 
 
-def _cast(inner: Fn, kind: str) -> Fn:
-    if kind.endswith("[]"):
-        return inner
-    if kind not in _CASTS:
-        raise UnknownSyntax(f"the type {kind}")
-    convert = _CASTS[kind]
-    return lambda ctx, env: None if (value := inner(ctx, env)) is None else convert(value)
-
-
-def _case(branches: list[tuple[Fn, Fn]], otherwise: Fn) -> Fn:
-    def run(ctx: Context, env: Env) -> Any:
-        for test, value in branches:
-            if test(ctx, env):
-                return value(ctx, env)
-        return otherwise(ctx, env)
-
-    return run
-
-
-_UNITS = {"second": 1, "seconds": 1, "minute": 60, "minutes": 60, "hour": 3600, "hours": 3600, "day": 86400}
-
-
-def _interval(text: str) -> timedelta:
-    match = re.fullmatch(r"(\d+) ([a-z]+)", text)
-    if match is None:
-        raise UnknownSyntax(f"the interval {text}")
-    unit = match[2] if match[2] in _UNITS else match[2].removesuffix("s")
-    return timedelta(seconds=int(match[1]) * _UNITS[unit])
-
-
-def _split(text: str | None, mark: str) -> list[str] | None:
-    return None if text is None else text.split(mark) if text else []
-
-
-#: Functions that give NULL for a NULL among their arguments.
-_STRICT: dict[str, Callable[..., Any]] = {
-    "string_to_array": _split,
-    "length": len,
-    "octet_length": len,
-    "cardinality": len,
-    "lower": str.lower,
-    "upper": str.upper,
-    "abs": abs,
-    "power": lambda base, exponent: float(base) ** exponent,
-    "host": str,
-    "make_interval": lambda seconds: timedelta(seconds=seconds),
-    "interval": _interval,
-    "subscript": lambda values, at: values[at - 1] if 0 < at <= len(values) else None,
-}
-
-#: Functions that see NULL.
-_OPEN: dict[str, Callable[..., Any]] = {
-    "coalesce": lambda *values: next((value for value in values if value is not None), None),
-    "greatest": lambda *values: max((value for value in values if value is not None), default=None),
-    "least": lambda *values: min((value for value in values if value is not None), default=None),
-    "nullif": lambda one, other: None if one == other else one,
-    "row": lambda *values: values,
-    "array": lambda *values: list(values),
-    "is_true": lambda value: value is True,
-    "is_distinct": operator.ne,
-    "jsonb_build_object": lambda *pairs: dict(zip(pairs[::2], pairs[1::2], strict=True)),
-}
-
-
-def _call(name: str, args: list[Fn]) -> Fn:
-    if name == "pg_notify":
-        topic = args[1]
-
-        def notify(ctx: Context, env: Env) -> str:
-            ctx.session.notified.append(topic(ctx, env))
-            return ""
-
-        return notify
-    if name in _STRICT:
-        strict = _STRICT[name]
-
-        def run(ctx: Context, env: Env) -> Any:
-            values = []
-            for arg in args:
-                value = arg(ctx, env)
-                if value is None:
-                    return None
-                values.append(value)
-            return strict(*values)
-
-        return run
-    if name in _OPEN:
-        function = _OPEN[name]
-        return lambda ctx, env: function(*[arg(ctx, env) for arg in args])
-    raise UnknownSyntax(f"the function {name}")
+def _notify(ctx: Context, topic: str) -> str:
+    ctx.session.notified.append(topic)
+    return ""

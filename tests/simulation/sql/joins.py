@@ -1,19 +1,24 @@
-"""Joins the sources of a statement in the order in which it names them, row by row; compiles nothing."""
+"""Joins the sources of a statement in the order in which it names them, row by row."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
-from tests.simulation.sql.expressions import Context, Env, Fn
+from tests.simulation.sql.expressions import Context, Env, Scope
 from tests.simulation.sql.tables import ROW_ID, Row
+
+#: What gives the rows of a source, and the values that it may look for.
+Scan = Callable[[Context, Env, Sequence[tuple[str, object]]], Iterable[Row]]
+#: One source joined: each of the environments with each row that goes with it.
+Step = Callable[[Context, list[Env]], list[Env]]
 
 
 @dataclass(slots=True)
 class Conjunct:
-    """One condition of WHERE or ON; `equal` when it is `column = something`, which an index serves."""
+    """One condition of WHERE or ON, as Python; `equal` when it is `column = something`, which an index serves."""
 
-    test: Fn
+    test: str
     reads: frozenset[int]
-    equal: list[tuple[int, str, Fn, frozenset[int]]]
+    equal: list[tuple[int, str, str, frozenset[int]]]
 
 
 @dataclass(slots=True)
@@ -24,56 +29,10 @@ class From:
     alias: str
     columns: tuple[str, ...]
     table: str | None
-    scan: Callable[[Context, Env, Sequence[tuple[str, object]]], Iterable[Row]]
+    scan: Scan
     outer: bool
     tests: list[Conjunct] = field(default_factory=list)
     on: list[Conjunct] = field(default_factory=list)
-
-
-@dataclass(slots=True)
-class Step:
-    """One source when all conditions have their place: what to look up in it, and what to ask of each row."""
-
-    number: int
-    #: The table that it is, if it is one, and otherwise what gives its rows.
-    table: str | None
-    scan: Callable[[Context, Env, Sequence[tuple[str, object]]], Iterable[Row]]
-    equal: list[tuple[str, Fn]]
-    tests: list[Fn]
-    on: list[Fn]
-    #: The row that a left join gives where it finds none.
-    nulls: Row | None
-
-    def inner(self, ctx: Context, envs: list[Env]) -> list[Env]:
-        """Return each of the environments with each row that goes with it."""
-        number, table, equal, tests = self.number, self.table, self.equal, self.tests
-        found = []
-        for env in envs:
-            lookup = [(column, value(ctx, env)) for column, value in equal] if equal else ()
-            rows = self.scan(ctx, env, lookup) if table is None else ctx.session.rows(table, lookup)
-            here = env.copy()
-            for row in rows:
-                here[number] = row
-                for test in tests:
-                    if not test(ctx, here):
-                        break
-                else:
-                    found.append(here)
-                    here = env.copy()
-        return found
-
-    def outer(self, ctx: Context, envs: list[Env], nulls: Row) -> list[Env]:
-        """Return the same for a left join."""
-        found = []
-        for env in envs:
-            # WHERE must not narrow the search: a row of nulls is for those of which no row meets ON.
-            lookup = [(column, value(ctx, env)) for column, value in self.equal]
-            beside = [{**env, self.number: row} for row in self.scan(ctx, env, lookup)]
-            met = [here for here in beside if all(test(ctx, here) for test in self.on)]
-            found += [
-                here for here in met or [{**env, self.number: nulls}] if all(test(ctx, here) for test in self.tests)
-            ]
-        return found
 
 
 def first_of_each(envs: list[Env], key: Callable[[Env], object]) -> list[Env]:
@@ -92,38 +51,82 @@ def put(conjuncts: Iterable[Conjunct], sources: list[From]) -> None:
         sources[max(ours, default=0)].tests.append(conjunct)
 
 
-def steps_of(sources: list[From]) -> list[Step]:
+def steps_of(sources: list[From], scope: Scope) -> list[Step]:
     """Return how to join the sources, once every condition was given to one of them."""
     steps = []
     for at, source in enumerate(sources):
         later = {one.number for one in sources[at:]}
-        # Of a left join, WHERE must not narrow the search.
+        # Of a left join, WHERE must not narrow the search: a row of nulls is for those of which no row meets ON.
         searching = source.on if source.outer else source.tests
-        equal = [
-            (column, value)
+        equal = "".join(
+            f"({column!r}, {value}), "
             for conjunct in searching
             for number, column, value, reads in conjunct.equal
             if number == source.number and not reads & later
-        ]
-        nulls = dict.fromkeys(source.columns) if source.outer else None
-        tests, on = ([conjunct.test for conjunct in kind] for kind in (source.tests, source.on))
-        steps.append(Step(source.number, source.table, source.scan, equal, tests, on, nulls))
+        )
+        steps.append((_outer if source.outer else _inner)(source, f"({equal})", scope))
     return steps
+
+
+def _rows(source: From, equal: str, scope: Scope) -> str:
+    if source.table is not None:
+        return f"ctx.session.rows({source.table!r}, {equal})"
+    return f"{scope.python.named(source.scan)}(ctx, env, {equal})"
+
+
+def _tested(conjuncts: list[Conjunct]) -> str:
+    return " and ".join(one.test for one in conjuncts) or "True"
+
+
+def _inner(source: From, equal: str, scope: Scope) -> Step:
+    step: Step = scope.python.function(
+        f"def f(ctx, envs):\n"
+        f"    found = []\n"
+        f"    for before in envs:\n"
+        f"        env = before\n"
+        f"        rows = {_rows(source, equal, scope)}\n"
+        f"        env = before.copy()\n"
+        f"        for row in rows:\n"
+        f"            env[{source.number}] = row\n"
+        f"            if {_tested(source.tests)}:\n"
+        f"                found.append(env)\n"
+        f"                env = before.copy()\n"
+        f"    return found\n"
+    )
+    return step
+
+
+def _outer(source: From, equal: str, scope: Scope) -> Step:
+    nulls = scope.python.named(dict.fromkeys(source.columns))
+    step: Step = scope.python.function(
+        f"def f(ctx, envs):\n"
+        f"    found = []\n"
+        f"    for before in envs:\n"
+        f"        env, met = before, []\n"
+        f"        for row in {_rows(source, equal, scope)}:\n"
+        f"            env = {{**before, {source.number}: row}}\n"
+        f"            if {_tested(source.on)}:\n"
+        f"                met.append(env)\n"
+        f"        for env in met or [{{**before, {source.number}: {nulls}}}]:\n"
+        f"            if {_tested(source.tests)}:\n"
+        f"                found.append(env)\n"
+        f"    return found\n"
+    )
+    return step
 
 
 def join(ctx: Context, env: Env, steps: list[Step]) -> list[Env]:
     """Return an environment for each way in which rows go together."""
     envs = [env]
     for step in steps:
-        envs = step.inner(ctx, envs) if step.nulls is None else step.outer(ctx, envs, step.nulls)
+        envs = step(ctx, envs)
         if not envs:
             break
     return envs
 
 
-def matches_of(ctx: Context, env: Env, steps: list[Step], table: str) -> list[Env]:
+def matches_of(ctx: Context, env: Env, steps: list[Step], table: str, number: int) -> list[Env]:
     """Return the rows to change, each once, all locked before the first is changed."""
-    number = steps[0].number
     found = join(ctx, env, steps)
     if len(steps) > 1:
         found = first_of_each(found, lambda one: one[number][ROW_ID])

@@ -2,12 +2,21 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import cmp_to_key
-from operator import itemgetter
+from functools import partial
 from typing import Any
 
 from tests.simulation.sql import tree
-from tests.simulation.sql.expressions import AGGREGATES, Collect, Context, Env, Fn, Scope, compile_expr
+from tests.simulation.sql.expressions import (
+    AGGREGATES,
+    Collect,
+    Context,
+    Env,
+    Fn,
+    Scope,
+    compile_expr,
+    compile_row,
+    written,
+)
 from tests.simulation.sql.joins import From, Step, first_of_each, join, steps_of
 from tests.simulation.sql.sources import place, sources_of
 from tests.simulation.sql.tables import ROW_ID
@@ -29,15 +38,16 @@ class Select:
     names: tuple[str, ...]
     produce: Callable[[Context, list[Env]], list[tuple[Any, ...]]]
     steps: list[Step]
-    group: list[Fn]
+    group: Fn | None
     grouped: bool
     collects: list[Collect]
     having: Fn | None
-    order: list[tuple[Fn, bool, bool]]
+    #: What to sort by, the last first, and whether backwards.
+    order: list[tuple[Fn, bool]]
     limit: Fn | None
     offset: Fn | None
     distinct: bool
-    distinct_on: list[Fn]
+    distinct_on: Fn | None
     locked: list[tuple[int, str]]
     skip: bool
     union: "Select | None"
@@ -55,9 +65,10 @@ class Select:
             having = self.having
             envs = [one for one in envs if having(ctx, one)]
         if len(envs) > 1 and self.order:
-            envs.sort(key=cmp_to_key(lambda one, other: self._compare(ctx, one, other)))
-        if self.distinct_on:
-            envs = first_of_each(envs, lambda one: tuple(fn(ctx, one) for fn in self.distinct_on))
+            for key, backwards in self.order:
+                envs.sort(key=partial(key, ctx), reverse=backwards)
+        if self.distinct_on is not None:
+            envs = first_of_each(envs, partial(self.distinct_on, ctx))
         return envs
 
     def taken(self, ctx: Context, env: Env, envs: list[Env]) -> list[tuple[Any, ...]]:
@@ -65,30 +76,21 @@ class Select:
         if self.limit is not None or self.offset is not None or self.locked:
             envs = self._limited(ctx, env, envs)
         rows = self.produce(ctx, envs)
-        if self.distinct and not self.distinct_on:
+        if self.distinct and self.distinct_on is None:
             rows = list(dict.fromkeys(rows))
         return rows if self.union is None else rows + self.union.run(ctx, env)
 
     def _grouped(self, ctx: Context, env: Env, envs: list[Env]) -> list[Env]:
         groups: dict[tuple[Any, ...], list[Env]] = {}
-        if not self.group:
+        if self.group is None:
             groups[()] = envs
-        for one in envs if self.group else ():
-            groups.setdefault(tuple(fn(ctx, one) for fn in self.group), []).append(one)
+        else:
+            for one in envs:
+                groups.setdefault(self.group(ctx, one), []).append(one)
         return [
             {**(members[0] if members else env), AGGREGATES: [collect.of(ctx, members) for collect in self.collects]}
             for members in groups.values()
         ]
-
-    def _compare(self, ctx: Context, one: Env, other: Env) -> int:
-        for fn, descending, nulls_first in self.order:
-            left, right = fn(ctx, one), fn(ctx, other)
-            if left == right:
-                continue
-            if left is None or right is None:
-                return -1 if (left is None) is nulls_first else 1
-            return -1 if (left < right) is not descending else 1
-        return 0
 
     def _limited(self, ctx: Context, env: Env, envs: list[Env]) -> list[Env]:
         start = 0 if self.offset is None else self.offset(ctx, env) or 0
@@ -113,25 +115,24 @@ def query_of(select: tree.Select, scope: Scope) -> Select:
     sources = sources_of(select.sources, scope)
     place(select.where, sources, scope)
     scope.aggregates = []
-    outputs = outputs_of(select.items, scope)
-    having = None if select.having is None else compile_expr(select.having, scope)[0]
-    order = [
-        (compile_expr(_ordered(one.expr, select), scope)[0], one.descending, one.nulls_first) for one in select.order
-    ]
+    names, outputs = _outputs(select.items, scope)
+    produce = _producer(outputs, scope)
+    having = None if select.having is None else compile_expr(select.having, scope)
+    order = [_key(_ordered(one.expr, select), one, scope) for one in reversed(select.order)]
     collects, scope.aggregates = scope.aggregates, None
     return Select(
-        names=tuple(name for name, _ in outputs),
-        produce=_producer([fn for _, fn in outputs], scope),
-        steps=steps_of(sources),
-        group=[compile_expr(_ordered(one, select), scope)[0] for one in select.group],
+        names=names,
+        produce=produce,
+        steps=steps_of(sources, scope),
+        group=compile_row([_ordered(one, select) for one in select.group], scope) if select.group else None,
         grouped=bool(select.group or collects),
         collects=collects,
         having=having,
         order=order,
-        limit=None if select.limit is None else compile_expr(select.limit, scope)[0],
-        offset=None if select.offset is None else compile_expr(select.offset, scope)[0],
+        limit=None if select.limit is None else compile_expr(select.limit, scope),
+        offset=None if select.offset is None else compile_expr(select.offset, scope),
         distinct=select.distinct,
-        distinct_on=[compile_expr(one, scope)[0] for one in select.distinct_on],
+        distinct_on=compile_row(select.distinct_on, scope) if select.distinct_on else None,
         locked=_locked(select.lock, sources),
         skip=select.lock is not None and select.lock.skip,
         union=None if select.union is None else query_of(select.union, scope.parent or scope.inner()),
@@ -157,17 +158,25 @@ def _locked(lock: tree.Lock | None, sources: list[From]) -> list[tuple[int, str]
     ]
 
 
-def outputs_of(items: Iterable[tree.Item], scope: Scope) -> list[tuple[str, Fn]]:
-    """Compile a select list or RETURNING: each output with its name."""
-    found: list[tuple[str, Fn]] = []
+def outputs_of(items: Iterable[tree.Item], scope: Scope) -> tuple[tuple[str, ...], Fn]:
+    """Compile RETURNING: the names of the outputs, and what makes a row of them."""
+    names, outputs = _outputs(items, scope)
+    return names, compile_row(outputs, scope)
+
+
+def _outputs(items: Iterable[tree.Item], scope: Scope) -> tuple[tuple[str, ...], list[tree.Expr]]:
+    names: list[str] = []
+    outputs: list[tree.Expr] = []
     for item in items:
         if isinstance(item.expr, tree.Star):
             for alias, columns, _ in scope.sources:
                 if item.expr.table in {None, alias}:
-                    found += [(name, compile_expr(tree.Column(alias, name), scope)[0]) for name in columns]
+                    names += columns
+                    outputs += [tree.Column(alias, name) for name in columns]
         else:
-            found.append((item.name or _output_name(item.expr), compile_expr(item.expr, scope)[0]))
-    return found
+            names.append(item.name or _output_name(item.expr))
+            outputs.append(item.expr)
+    return tuple(names), outputs
 
 
 def _output_name(expr: tree.Expr) -> str:
@@ -183,16 +192,22 @@ def _output_name(expr: tree.Expr) -> str:
     return "?column?"
 
 
-def _producer(outputs: list[Fn], scope: Scope) -> Callable[[Context, list[Env]], list[tuple[Any, ...]]]:
-    """Return what makes the rows: one lookup a row where they are columns of one source."""
-    places = [scope.columns.get(fn) for fn in outputs]
-    names = [place[1] for place in places if place is not None]
-    numbers = {None if place is None else place[0] for place in places}
-    (number,) = numbers if len(numbers) == 1 else (None,)
-    if number is None or len(names) == 1:
-        return lambda ctx, envs: [tuple([fn(ctx, one) for fn in outputs]) for one in envs]
-    pick = itemgetter(*names)
-    return lambda _ctx, envs: [pick(one[number]) for one in envs]
+def _producer(outputs: list[tree.Expr], scope: Scope) -> Callable[[Context, list[Env]], list[tuple[Any, ...]]]:
+    """Return what makes the rows."""
+    row = written(tree.Call("row", tuple(outputs)), scope)[0]
+    produce: Callable[[Context, list[Env]], list[tuple[Any, ...]]] = scope.python.function(
+        f"def f(ctx, envs):\n    rows = []\n    for env in envs:\n        rows.append({row})\n    return rows\n"
+    )
+    return produce
+
+
+def _key(expr: tree.Expr, order: tree.Order, scope: Scope) -> tuple[Fn, bool]:
+    """Return what to sort by: values between the two places that NULL may have."""
+    value, name = written(expr, scope)[0], scope.python.name()
+    null = 2 if order.descending is order.nulls_first else 0
+    text = f"def f(ctx, env):\n    {name} = {value}\n    return ({null},) if {name} is None else (1, {name})\n"
+    key: Fn = scope.python.function(text)
+    return key, order.descending
 
 
 def selected(names: tuple[str, ...], rows: list[tuple[Any, ...]]) -> Result:

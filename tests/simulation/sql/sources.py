@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import zip_longest
 
 from tests.simulation.sql import tree
-from tests.simulation.sql.expressions import Context, Env, Query, Scope, compile_expr
+from tests.simulation.sql.expressions import Context, Env, Query, Scope, compile_row, condition, written
 from tests.simulation.sql.joins import Conjunct, From, put
 from tests.simulation.sql.tables import Row
 from tests.simulation.sql.tokens import UnknownSyntax
@@ -38,12 +38,12 @@ def place(where: tree.Expr | None, sources: list[From], scope: Scope) -> None:
 def _conjuncts(expr: tree.Expr, scope: Scope) -> list[Conjunct]:
     if isinstance(expr, tree.Logic) and expr.operator == "and":
         return [one for part in expr.parts for one in _conjuncts(part, scope)]
-    test, reads = compile_expr(expr, scope)
+    test, reads = condition(expr, scope)
     equal = []
     if isinstance(expr, tree.Binary) and expr.operator == "=":
         for one, other in ((expr.left, expr.right), (expr.right, expr.left)):
-            if isinstance(one, tree.Column) and (found := scope.find(one.table, one.name)) is not None:
-                equal.append((found[0], one.name, *compile_expr(other, scope)))
+            if isinstance(one, tree.Column) and (number := scope.find(one.table, one.name)) is not None:
+                equal.append((number, one.name, *written(other, scope)))
     return [Conjunct(test, reads, equal)]
 
 
@@ -70,11 +70,11 @@ def _source(source: tree.Source, scope: Scope) -> From:
             number = scope.add(alias, names)
             return From(number, alias, names, None, _scan(names, compiled), outer=False)
         case tree.Rows(rows, alias, columns):
-            fns = [[compile_expr(value, scope)[0] for value in row] for row in rows]
+            values = [compile_row(row, scope) for row in rows]
             number = scope.add(alias, columns)
 
             def scan(ctx: Context, env: Env, _eq: object) -> Iterable[Row]:
-                return [{name: fn(ctx, env) for name, fn in zip(columns, row, strict=True)} for row in fns]
+                return [dict(zip(columns, row(ctx, env), strict=True)) for row in values]
 
             return From(number, alias, columns, None, scan, outer=False)
 
@@ -82,15 +82,15 @@ def _source(source: tree.Source, scope: Scope) -> From:
 def _function(source: tree.Function, scope: Scope) -> From:
     if source.name not in {"unnest", "jsonb_array_elements"}:
         raise UnknownSyntax(f"the function {source.name} as a source")
-    args = [compile_expr(arg, scope)[0] for arg in source.args]
-    count = len(args) + source.ordinality
+    args = compile_row(source.args, scope)
+    count = len(source.args) + source.ordinality
     columns = source.columns
     if not columns:
         columns = (source.alias,) if count == 1 else tuple(f"unnest_{at}" for at in range(count))
     number = scope.add(source.alias, columns)
 
     def scan(ctx: Context, env: Env, _eq: object) -> Iterable[Row]:
-        lists = [arg(ctx, env) or () for arg in args]
+        lists = [values or () for values in args(ctx, env)]
         for at, values in enumerate(zip_longest(*lists), start=1):
             numbered = (*values, at) if source.ordinality else values
             yield dict(zip(columns, numbered, strict=True))

@@ -122,7 +122,7 @@ def _names_of(statement: tree.Statement, scope: Scope) -> tuple[str, ...]:
         case tree.Update(table=table) | tree.Delete(table=table):
             sub = scope.inner()
             sources_of((tree.Join(table, "inner", None), *statement.sources), sub)
-    return tuple(name for name, _ in outputs_of(statement.returning, sub))
+    return outputs_of(statement.returning, sub)[0]
 
 
 def _again(work: Callable[[Context, Env], Any], reads: tuple[str, ...], ctx: Context, query: str) -> Any:
