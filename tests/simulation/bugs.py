@@ -156,7 +156,7 @@ def _retry_counted_as_new() -> Iterator[None]:
     real = receive._compare_overlap
     repeats: dict[tuple[int, int], int] = {}
 
-    async def compare(tx: Transaction, stream: int, first: int, leaves: Sequence[bytes], *rest: Any) -> None:
+    async def compare(tx: Transaction, stream: int, batch: receive._Batch, overlap: int) -> None:
         row = await tx.row(
             "SELECT s.size, c.applied FROM inbound_streams s JOIN apply_cursors c ON c.stream = s.id WHERE s.id = $1",
             stream,
@@ -165,11 +165,11 @@ def _retry_counted_as_new() -> Iterator[None]:
         if row is not None and run is not None:
             mine = (id(run.station), stream)
             # The mistake: what arrives is counted, and a repeat arrives too.
-            repeats[mine] = repeats.get(mine, 0) + max(0, row["size"] - first)
+            repeats[mine] = repeats.get(mine, 0) + max(0, row["size"] - batch.offer.first_index)
             credit = run.station.settings.unapplied_records_max - (row["size"] - row["applied"]) - repeats[mine]
-            if len(leaves) > credit:
+            if len(batch.leaves) > credit:
                 raise ProtocolError("over-quota", "no room", extra={"credit": max(0, credit)})
-        await real(tx, stream, first, leaves, *rest)
+        await real(tx, stream, batch, overlap)
 
     with patch.object(receive, "_compare_overlap", compare):
         yield

@@ -64,6 +64,32 @@ class Receipt:
 
 
 @dataclass(frozen=True, slots=True)
+class _Batch:
+    """An offer once it is read: steps 4 and 5 are passed, and step 8 is judged (`verdict`), which counts in its place.
+
+    `stated` is the second that its receipt states; `kept` is whether its note is a receipt that we gave, and lost.
+    """
+
+    offer: Offer
+    note: Note
+    checkpoint: Checkpoint
+    records: Sequence[bytes]
+    leaves: Sequence[bytes]
+    verdict: ProtocolError | None
+    stated: datetime
+    kept: bool
+
+    def check_signatures(self) -> None:
+        """Step 8: raise what it came to."""
+        if self.verdict is not None:
+            raise self.verdict
+
+    def contradicts(self, sentence: str, held: bytes, ending: bytes | None = None) -> "_Contradiction":
+        """Return the proof that this checkpoint contradicts the one that is `held`."""
+        return _Contradiction(sentence, self.checkpoint, held, self.note.to_bytes(), ending)
+
+
+@dataclass(frozen=True, slots=True)
 class Receiver:
     """What this flow works with; one for each process."""
 
@@ -105,12 +131,13 @@ class Receiver:
         stated = self.clock_now().replace(microsecond=0)
         kept = await self._own_receipt(note, directory)
         verdict = None if kept else await self._signature_verdict(note, checkpoint, offer.peer, directory, stated)
+        batch = _Batch(offer, note, checkpoint, records, leaves, verdict, stated, kept)
         try:
             async with self.db.transaction("receive.store") as tx:
                 if offer.nonce is not None:
                     await self._remember(tx, offer, offer.nonce)
                 await self.judge.hold(tx, Direction.IN, offer.peer, directory)
-                return await self._store(tx, offer, note, checkpoint, records, leaves, verdict, stated, kept=kept)
+                return await self._store(tx, batch)
         except _Contradiction as proof:
             await self._keep_proof(offer, proof)
             raise ProtocolError("equivocation", proof.sentence, extra={"size": proof.size}) from None
@@ -150,45 +177,57 @@ class Receiver:
         if not await remember_nonce(tx, offer.keyid, nonce, self.clock_now()):
             raise ProtocolError("replay", "this request was answered before", field="nonce")
 
-    async def _store(
-        self,
-        tx: Transaction,
-        offer: Offer,
-        note: Note,
-        checkpoint: Checkpoint,
-        records: Sequence[bytes],
-        leaves: Sequence[bytes],
-        verdict: ProtocolError | None,
-        stated: datetime,
-        *,
-        kept: bool,
-    ) -> Receipt:
-        now = self.clock_now()
-        head = await self._lock(tx, offer, note, checkpoint, records, verdict)
+    async def _store(self, tx: Transaction, batch: _Batch) -> Receipt:
+        now, offer, leaves = self.clock_now(), batch.offer, batch.leaves
+        head = await self._lock(tx, batch)
         # 6. First index against what is held.
         if offer.first_index > head.edge.size:
             raise ProtocolError(
                 "stream-gap", "records before the first index are missing here", extra={"expected": head.edge.size}
             )
-        overlap = min(len(records), head.edge.size - offer.first_index)
-        await _compare_overlap(tx, head.id, offer.first_index, leaves, overlap, note, checkpoint, verdict)
+        overlap = min(len(leaves), head.edge.size - offer.first_index)
+        await _compare_overlap(tx, head.id, batch, overlap)
         await contacts.heard_from(tx, offer.peer, now)
-        if overlap == len(records):
-            return await self._repeat(tx, head, offer.first_index, note, checkpoint, verdict, stated, kept=kept)
+        if overlap == len(leaves):
+            return await self._repeat(tx, head, batch)
         # 7. The leaves extend the held edge to exactly the signed root.
         edge = head.edge.extend(leaves[overlap:])
-        if edge.root() != checkpoint.root:
+        if edge.root() != batch.checkpoint.root:
             raise ProtocolError("root-mismatch", "the records do not lead to the signed root", field="root")
         # 8. Checkpoint signatures.
-        if verdict is not None:
-            raise verdict
+        batch.check_signatures()
         if overlap and (first := await _first_receipt(tx, head, offer.first_index)) is not None:
             # A repeat with new records behind it. Were they stored now, the sender would never get the receipt that
             # covers the repeated ones, and the two sides would prove one record by two receipts (PROTOCOL, I3).
             return first
         # Where no receipt of the repeated ones counts any more, one is given for all of them.
-        records = records[overlap:]
-        await self._check_not_ended(tx, offer, note, checkpoint)
+        await self._check_not_ended(tx, batch)
+        return await self._take(tx, head, batch, overlap, edge, now)
+
+    async def _take(
+        self, tx: Transaction, head: inbound.InboundHead, batch: _Batch, overlap: int, edge: Edge, now: datetime
+    ) -> Receipt:
+        """Store the records behind the first `overlap`, as far as there is room, and return the receipt for `edge`."""
+        records = batch.records[overlap:]
+        credit = await self._room(tx, head, batch, records, now)
+        receipt = await self._receipt(batch)
+        seal = self.vault.seal_record
+        rows = [
+            (idx, leaf, seal("inbox", head.id, idx, record))
+            for idx, leaf, record in zip(range(head.edge.size, edge.size), batch.leaves[overlap:], records, strict=True)
+        ]
+        await inbound.store_batch(tx, head, edge, rows, receipt, now)
+        await tx.notify("apply")
+        await tx.notify(f"received:{batch.offer.peer}")
+        return Receipt(receipt, edge.size, len(rows), credit - len(rows))
+
+    async def _room(
+        self, tx: Transaction, head: inbound.InboundHead, batch: _Batch, records: Sequence[bytes], now: datetime
+    ) -> int:
+        """Return how many new records can be taken, and take these off the budget; raises `over-quota`.
+
+        What we had, and lost, comes back whatever the budget says.
+        """
         # What is stored waits to be applied; new records are taken as far as that queue has room, repeats always.
         credit = max(0, self.unapplied_records_max - (head.edge.size - head.applied))
         if len(records) > credit:
@@ -198,71 +237,48 @@ class Receiver:
                 extra={"credit": credit, "retry_after": _APPLIED_SOON_S},
             )
         size = sum(len(record) for record in records)
-        budget = await inbound.budget(tx, offer.peer)
+        peer = batch.offer.peer
+        budget = await inbound.budget(tx, peer)
         room = self.budgets.room(budget, len(records), size, now)
-        if len(records) > room.records and not kept:
+        if batch.kept:
+            return min(credit, max(room.records, len(records)))
+        if len(records) > room.records:
             raise ProtocolError(
                 "over-quota",
                 "the budget of new records or bytes is used up for the time being",
                 extra={"credit": room.records, "retry_after": room.wait_s},
             )
-        if not kept:
-            await inbound.keep_budget(tx, offer.peer, self.budgets.after(budget, len(records), size, now))
-        credit = min(credit, max(room.records, len(records)))
-        # The receipt of records that we had, and lost, is the one they had then (PROTOCOL, I3).
-        receipt = note.to_bytes() if kept else await self._cosign(note, checkpoint, stated)
-        seal = self.vault.seal_record
-        rows = [
-            (idx, leaf, seal("inbox", head.id, idx, record))
-            for idx, leaf, record in zip(range(head.edge.size, edge.size), leaves[overlap:], records, strict=True)
-        ]
-        await inbound.store_batch(tx, head, edge, rows, receipt, now)
-        await tx.notify("apply")
-        await tx.notify(f"received:{offer.peer}")
-        return Receipt(receipt, edge.size, len(rows), credit - len(rows))
+        await inbound.keep_budget(tx, peer, self.budgets.after(budget, len(records), size, now))
+        return min(credit, room.records)
 
-    async def _repeat(
-        self,
-        tx: Transaction,
-        head: inbound.InboundHead,
-        first: int,
-        note: Note,
-        checkpoint: Checkpoint,
-        verdict: ProtocolError | None,
-        stated: datetime,
-        *,
-        kept: bool,
-    ) -> Receipt:
+    async def _receipt(self, batch: _Batch) -> bytes:
+        """Return the receipt of what we have not, which is the one that we gave for it, if we did (PROTOCOL, I3)."""
+        return batch.note.to_bytes() if batch.kept else await self._cosign(batch)
+
+    async def _repeat(self, tx: Transaction, head: inbound.InboundHead, batch: _Batch) -> Receipt:
         """Answer what is held already: the same root at that size, and the receipt first given, byte for byte.
 
         Where none that was given counts any more, this checkpoint is cosigned in its place (PROTOCOL section 6).
         """
-        if verdict is not None:
-            raise verdict
+        batch.check_signatures()
+        checkpoint = batch.checkpoint
         if (await inbound.edge_at(tx, head.id, checkpoint.size)).root() != checkpoint.root:
-            batch = await inbound.batch_covering(tx, head.id, checkpoint.size)
-            raise _Contradiction("another root was signed for this size", checkpoint, batch.receipt, note.to_bytes())
-        given = await _first_receipt(tx, head, first)
+            held = await inbound.batch_covering(tx, head.id, checkpoint.size)
+            raise batch.contradicts("another root was signed for this size", held.receipt)
+        given = await _first_receipt(tx, head, batch.offer.first_index)
         if given is not None:
             return given
-        receipt = note.to_bytes() if kept else await self._cosign(note, checkpoint, stated)
+        receipt = await self._receipt(batch)
         await inbound.give_anew(tx, head.id, checkpoint.size, receipt, self.clock_now())
         await tx.notify("apply")
         return Receipt(receipt, checkpoint.size, 0, None)
 
-    async def _lock(
-        self,
-        tx: Transaction,
-        offer: Offer,
-        note: Note,
-        checkpoint: Checkpoint,
-        records: Sequence[bytes],
-        verdict: ProtocolError | None,
-    ) -> inbound.InboundHead:
+    async def _lock(self, tx: Transaction, batch: _Batch) -> inbound.InboundHead:
+        offer = batch.offer
         head = await inbound.lock_stream(tx, offer.iss, offer.epoch)
         if head is None:
             if offer.epoch != FIRST_EPOCH:
-                await self._check_new_epoch(tx, offer, note, checkpoint, records, verdict)
+                await self._check_new_epoch(tx, batch)
             await inbound.create_stream(tx, offer.iss, offer.epoch)
             head = await inbound.lock_stream(tx, offer.iss, offer.epoch)
         if head is None:
@@ -272,16 +288,9 @@ class Receiver:
             raise ProtocolError("maintenance", "this node was recovered and has not asked the caller yet")
         return head
 
-    async def _check_new_epoch(
-        self,
-        tx: Transaction,
-        offer: Offer,
-        note: Note,
-        checkpoint: Checkpoint,
-        records: Sequence[bytes],
-        verdict: ProtocolError | None,
-    ) -> None:
+    async def _check_new_epoch(self, tx: Transaction, batch: _Batch) -> None:
         """A new epoch begins where the one before ended, exactly as it is held here: or it denies what was said."""
+        offer = batch.offer
         before = StreamId(offer.iss, self.node_id, offer.epoch - 1)
         if offer.epoch - 1 == FIRST_EPOCH:
             # Of a stream that never carried anything the end is known all the same.
@@ -291,39 +300,35 @@ class Receiver:
             raise ProtocolError("malformed", "the epoch before is not known here", field="epoch")
         if offer.first_index:
             raise ProtocolError("stream-gap", "an epoch begins with its first record", extra={"expected": 0})
-        named = ended_epoch(records[0], before.origin())
-        leaves = [leaf_hash(record) for record in records]
-        if Edge.EMPTY.extend(leaves).root() != checkpoint.root:
+        named = ended_epoch(batch.records[0], before.origin())
+        if Edge.EMPTY.extend(batch.leaves).root() != batch.checkpoint.root:
             raise ProtocolError("root-mismatch", "the records do not lead to the signed root", field="root")
-        if verdict is not None:
-            raise verdict
+        batch.check_signatures()
         if named.size > old.edge.size:
             raise ProtocolError("stream-gap", "records of the epoch before are missing here", extra={"expected": 0})
         if named != Checkpoint(before.origin(), old.edge.size, old.edge.root()):
             held = await inbound.batch_covering(tx, old.id, old.edge.size)
-            ending = make_proof(records[0], 0, inclusion_proof(0, leaves), note.to_bytes())
-            sentence = "the new epoch denies records of the one before"
-            raise _Contradiction(sentence, checkpoint, held.receipt, note.to_bytes(), ending)
+            ending = make_proof(batch.records[0], 0, inclusion_proof(0, batch.leaves), batch.note.to_bytes())
+            raise batch.contradicts("the new epoch denies records of the one before", held.receipt, ending)
 
-    async def _check_not_ended(self, tx: Transaction, offer: Offer, note: Note, checkpoint: Checkpoint) -> None:
+    async def _check_not_ended(self, tx: Transaction, batch: _Batch) -> None:
         """A later epoch is the sender's own word that this one had ended where it is held."""
-        later = await inbound.stream_of(tx, offer.iss, offer.epoch + 1)
+        later = await inbound.stream_of(tx, batch.offer.iss, batch.offer.epoch + 1)
         if later is not None:
             # Both of one batch, whether its receipt counts or not: the desk compares their checkpoints.
             held = await inbound.batch_covering(tx, later, 1)
             ending = await Proofs(tx, self.vault).proof_of_first(later, held.size, held.receipt)
-            sentence = "a later epoch says that this one had ended"
-            raise _Contradiction(sentence, checkpoint, held.receipt, note.to_bytes(), ending)
+            raise batch.contradicts("a later epoch says that this one had ended", held.receipt, ending)
 
-    async def _cosign(self, note: Note, checkpoint: Checkpoint, stated: datetime) -> bytes:
-        keys = self.receipt_keys(stated)
+    async def _cosign(self, batch: _Batch) -> bytes:
+        keys = self.receipt_keys(batch.stated)
         if not keys:
             # By a clock that is behind, new keys do not count yet; what they signed would be repeated for ever.
             raise ProtocolError("maintenance", "this node has no receipt key that counts at the time of its clock")
 
         def sign() -> bytes:
-            name = f"{self.node_id}/receipt"
-            return cosign(note, checkpoint, name, keys, now_s=int(stated.timestamp())).to_bytes()
+            name, now_s = f"{self.node_id}/receipt", int(batch.stated.timestamp())
+            return cosign(batch.note, batch.checkpoint, name, keys, now_s=now_s).to_bytes()
 
         return await asyncio.get_running_loop().run_in_executor(self.pool, sign)
 
@@ -364,32 +369,23 @@ def _open_checkpoint(raw_note: bytes, offer: Offer, node_id: str) -> tuple[Note,
     return note, checkpoint
 
 
-async def _compare_overlap(
-    tx: Transaction,
-    stream: int,
-    first: int,
-    leaves: Sequence[bytes],
-    overlap: int,
-    note: Note,
-    checkpoint: Checkpoint,
-    verdict: ProtocolError | None,
-) -> None:
+async def _compare_overlap(tx: Transaction, stream: int, batch: _Batch, overlap: int) -> None:
     """Compare the first `overlap` leaves with those held; another leaf at a held index is a second story.
 
     But only if it is the signed one: leaves that do not lead to the signed root prove nothing against the sender.
     """
     if not overlap:
         return
+    first, leaves = batch.offer.first_index, batch.leaves
     held = await inbound.leaf_hashes(tx, stream, first, first + overlap)
     for at, (ours, theirs) in enumerate(zip(held, leaves[:overlap], strict=True), start=first):
         if ours != theirs:
             before = await inbound.edge_at(tx, stream, first)
-            if before.extend(leaves).root() != checkpoint.root:
+            if before.extend(leaves).root() != batch.checkpoint.root:
                 raise ProtocolError("root-mismatch", "the records do not lead to the signed root", field="root")
-            if verdict is not None:
-                raise verdict
-            batch = await inbound.batch_covering(tx, stream, at + 1)
-            raise _Contradiction("another record is held at this index", checkpoint, batch.receipt, note.to_bytes())
+            batch.check_signatures()
+            covering = await inbound.batch_covering(tx, stream, at + 1)
+            raise batch.contradicts("another record is held at this index", covering.receipt)
 
 
 async def _first_receipt(tx: Transaction, head: inbound.InboundHead, first: int) -> Receipt | None:
