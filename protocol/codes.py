@@ -199,9 +199,13 @@ class StatusKind(StrEnum):
     RELAY_FAILURE = "relay-failure"
     """A record was not receipted by `node` before its time."""
     DISPUTED = "disputed"
-    """The item is at the desk; `code` says why."""
+    """The item is at the desk; `code` says why, or OVER that it is there no longer."""
     EPOCH = "epoch"
     """The first record of an epoch: the last checkpoint of the one before."""
+
+
+#: The code of a status of kind `disputed` that says that the item is not at the desk any more.
+OVER: Final = "over"
 
 
 class Purpose(StrEnum):

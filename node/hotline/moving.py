@@ -14,7 +14,6 @@ from node.hotline.flows.transfer.retell import Reteller
 from node.hotline.gateways.desk import DeskGateway
 from node.hotline.gateways.peers import PeerGateway
 from node.hotline.store.telling import Teller
-from node.hotline.store.vault import Vault
 from node.platform.database import Database
 from node.platform.telemetry import Logger
 from node.settings import Settings
@@ -35,9 +34,10 @@ class Moving:
 
 
 def assemble_moving(
-    settings: Settings, db: Database, vault: Vault, clock: Clock, log: Logger, locator: Locator, gateway: PeerGateway
+    settings: Settings, db: Database, teller: Teller, clock: Clock, log: Logger, locator: Locator, gateway: PeerGateway
 ) -> Moving:
     """Return the flows, each with what it works with."""
+    vault = teller.vault
     relay = Relay(settings.node_id, vault, settings.forward_unqualified, settings.deliver_by_days, log)
     desk = DeskGateway(gateway)
     return Moving(
@@ -55,6 +55,7 @@ def assemble_moving(
             db=db,
             vault=vault,
             relay=relay,
+            teller=teller,
             dispute=desk.dispute,
             equivocation=desk.equivocation,
             ruling=desk.ruling,
@@ -63,5 +64,5 @@ def assemble_moving(
         ),
         fallback=Fallback(db, relay, clock.now, MOVES_MAX),
         orphans=Orphans(db, relay, clock.now, MOVES_MAX),
-        reteller=Reteller(db, Teller(settings.node_id, vault, settings.retain_days), clock.now, log, MOVES_MAX),
+        reteller=Reteller(db, teller, clock.now, log, MOVES_MAX),
     )

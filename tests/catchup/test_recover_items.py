@@ -14,7 +14,7 @@ from node.clock import SystemClock
 from node.hotline.cli.audit_network import audit_nodes
 from node.hotline.domain.acts import ActionAsked
 from node.hotline.domain.assessment import Assessment
-from node.hotline.flows.replay import UNKNOWN
+from node.hotline.flows.replay import DISPUTE_LOST, UNKNOWN
 from node.hotline.recovery import recover
 from node.hotline.rounds import Rounds
 from node.hotline.store import heads as heads_store
@@ -384,4 +384,33 @@ async def test_what_was_told_of_a_report_whose_clock_was_fast(world: World) -> N
             for was, is_now in zip(before, await _stands([fr, nl, de]), strict=True):
                 assert _differences(was, is_now) == []
             assert await fr.value("SELECT count(*) FROM inbox_refusals") == 0
+            await accounted_for([fr, nl, de])
+
+
+async def test_who_heard_of_a_dispute_that_is_lost_hears_that_it_is_over(world: World) -> None:
+    """The reporter, and who gave the item, would wait for a ruling that the restored hotline does not ask for."""
+    await world.create_field_keys()
+    fr_node, nl_node, de_node = world.nodes
+    async with station(nl_node) as nl, station(de_node) as de:
+        async with station(fr_node) as fr:
+            item = (await nl.report(f"http://{ADDRESS['FR']}/a", qualification=ILLEGAL)).items[0].id
+            await arrived(fr, item, "assigned")
+            for holder, to, country in ((fr, de, "DE"), (de, fr, "FR")):
+                await move(holder, item, country=country)
+                await arrived(to, item, "assigned")
+                await arrived(holder, item, "transferred")
+            await _quiet([fr, nl, de])
+        older = await copied(fr_node)
+        async with station(fr_node) as fr:
+            await move(fr, item, country="DE")
+            await arrived(fr, item, "disputed")
+            await _quiet([fr, nl, de])
+        assert [(await one.item(item))["reason"] for one in (nl, de)] == ["disputed"] * 2
+        async with standing_still(older) as still:
+            done = await recover(still, frozenset())
+        assert done.left == {DISPUTE_LOST: 2}
+        async with station(older) as fr:
+            await _quiet([fr, nl, de])
+            assert (await fr.item(item))["state"] == "assigned"
+            assert [(await one.item(item))["reason"] for one in (nl, de)] == [None] * 2
             await accounted_for([fr, nl, de])

@@ -7,7 +7,7 @@ from node.hotline.domain.acts import ActionAsked
 from node.hotline.domain.assessment import Assessment
 from node.hotline.store.steps import Listener
 from node.hotline.store.telling import Telling
-from protocol.codes import Action, Classification, StatusKind, WithdrawalReason
+from protocol.codes import OVER, Action, Classification, StatusKind, WithdrawalReason
 from protocol.evidence import verify_evidence
 from protocol.record import Record, parse_record
 from protocol.steps import StatusBody, TransferBody
@@ -257,6 +257,31 @@ async def test_an_old_word_of_who_had_the_item_changes_nothing_nor_does_any_once
         before = await fr.item(item)
         await said(de, fr, item, [disputed], de.clock.now())
         assert (await fr.item(item))["reason"] == before["reason"]
+
+
+async def test_a_dispute_that_is_over_leaves_no_mark_and_takes_no_other_away(world: World) -> None:
+    """Said in one batch with the dispute, too: the desk was quick, or the line was slow."""
+    await world.create_field_keys()
+    fr_node, nl_node, de_node, _ = world.nodes
+    async with station(fr_node) as fr, station(nl_node) as nl:
+        item = await reported(fr, nl, "NL")
+        about, now = (await nl.item(item))["report_hash"].hex(), nl.clock.now()
+        disputed, over = (
+            StatusBody(kind=StatusKind.DISPUTED, at=now, about=about, code=code) for code in ("same-evidence", OVER)
+        )
+        failure = StatusBody(
+            kind=StatusKind.RELAY_FAILURE, at=now, about=about, node=de_node.id, code="late", since=now, attempts=1
+        )
+        for told, mark in (
+            ([disputed], "disputed"),
+            ([over], None),
+            ([disputed, over], None),
+            ([failure, over], "relay-failure"),
+            ([disputed], "disputed"),
+            ([over], None),
+        ):
+            await said(nl, fr, item, told, nl.clock.now())
+            assert (await fr.item(item))["reason"] == mark
 
 
 async def said(by: Station, to: Station, item: UUID, bodies: list[StatusBody], now: datetime) -> None:

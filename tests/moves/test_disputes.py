@@ -21,15 +21,17 @@ from node.coordinator.cli.desk import decide
 from node.coordinator.publisher import Publisher
 from node.coordinator.serve import running
 from node.errors import OperatorError
+from node.hotline.domain.assessment import Assessment
 from node.hotline.flows.transfer.disputes import Disputer
 from node.hotline.jobs import Jobs
 from node.hotline.rounds import Rounds
 from node.hotline.store.status import read_status
 from node.platform.telemetry import make_logger
 from node.platform.trust import Freshness
+from protocol.codes import Classification
 from protocol.desk import open_ruling
 from protocol.directory import Directory
-from tests.hotline.network import eventually, station
+from tests.hotline.network import Station, eventually, station
 from tests.moves.chain import arrived, custodians, knows, move, reported, way
 from tests.peers.simulator import PeerSimulator
 from tests.world import ADDRESS, RANGES, World
@@ -83,6 +85,18 @@ async def disputing(world: World, coordinator_database: str) -> World:
     nl = world.nodes[1]
     path = another_opinion(world.folder, {"DE": RANGES["NL"]})
     nl.settings = replace(nl.settings, geo_country_databases=(path,), desk_poll_s=0.1)
+    return world
+
+
+@pytest.fixture
+async def world_with_desk(world: World, coordinator_database: str) -> World:
+    """A world with a coordinator, whose desk everybody asks often."""
+    world.add_desk(coordinator_database)
+    world.sign_directory()
+    await world.tell_desk()
+    for node in world.nodes:
+        node.settings = replace(node.settings, desk_poll_s=0.1)
+    await world.create_field_keys()
     return world
 
 
@@ -173,6 +187,129 @@ async def test_the_desk_may_leave_the_item_where_it_is(disputing: World) -> None
             return bool((await nl.item(item))["reason"] == "not-moved")
 
         await eventually(looked_at)
+
+
+async def gone_round(fr: Station, nl: Station, de: Station) -> UUID:
+    """Let an item go by people's words from the second node to the third and back."""
+    item = await reported(fr, nl, "NL")
+    for holder, to, country in ((nl, de, "DE"), (de, nl, "NL")):
+        await move(holder, item, country=country)
+        await arrived(to, item, "assigned")
+        await arrived(holder, item, "transferred")
+    return item
+
+
+async def contested(fr: Station, nl: Station, de: Station) -> UUID:
+    """Let an item go round until it is disputed at the second node, as the other two have heard."""
+    item = await gone_round(fr, nl, de)
+    await move(nl, item, country="DE")
+    await arrived(nl, item, "disputed")
+    for one in (fr, de):
+        await marked(one, item, "disputed")
+    return item
+
+
+async def marked(at: Station, item: UUID, mark: str | None) -> None:
+    """Wait until an item has this reason, or none, at a node."""
+
+    async def there() -> bool:
+        return bool((await at.item(item))["reason"] == mark)
+
+    await eventually(there)
+
+
+@pytest.mark.parametrize("custodian", ["NL", "DE", "FR"])
+async def test_everybody_who_heard_of_a_dispute_hears_that_it_is_over(world_with_desk: World, custodian: str) -> None:
+    """It stays, goes back to who gave it, or to its reporter; who had it on its way waits for nothing either."""
+    world = world_with_desk
+    fr_node, nl_node, de_node, _ = world.nodes
+    nodes = {"FR": fr_node, "NL": nl_node, "DE": de_node}
+    async with station(fr_node) as fr, station(nl_node) as nl, station(de_node) as de, desk_of(world) as desk:
+        item = await contested(fr, nl, de)
+        case = await case_at(desk)
+        await decided(world, case["id"], nodes[custodian].id, custodian)
+        stations = {"FR": fr, "NL": nl, "DE": de}
+        await arrived(stations[custodian], item, "assigned", "kept")
+        for country in nodes.keys() - {custodian, "NL"}:
+            await marked(stations[country], item, None)
+        assert await custodians([fr, nl, de], item) == [custodian]
+        for one in (fr, nl, de):
+            assert await one.value("SELECT count(*) FROM inbox_refusals") == 0
+
+
+async def test_who_heard_of_a_dispute_hears_that_it_is_over_though_it_was_closed_before(world_with_desk: World) -> None:
+    """The holder finds the item not illegal, and the desk rules all the same."""
+    world = world_with_desk
+    fr_node, nl_node, de_node, _ = world.nodes
+    async with station(fr_node) as fr, station(nl_node) as nl, station(de_node) as de, desk_of(world) as desk:
+        item = await contested(fr, nl, de)
+        case = await case_at(desk)
+        now = nl.clock.now()
+        await nl.node.store.assessor().assess(item, Assessment(Classification.NOT_ILLEGAL, now))
+        await arrived(fr, item, "declined")
+        await decided(world, case["id"], de_node.id, "DE")
+        await marked(de, item, None)
+        assert (await nl.item(item))["state"] == "closed"
+        assert await custodians([fr, nl, de], item) == ["NL"]
+
+
+async def test_an_item_that_stays_by_a_ruling_is_no_orphan(world_with_desk: World) -> None:
+    """It counts as hosted where another hotline is competent, and goes on only when it is found elsewhere anew."""
+    world = world_with_desk
+    fr_node, nl_node, de_node, _ = world.nodes
+    async with station(fr_node) as fr, station(nl_node) as nl, station(de_node) as de, desk_of(world) as desk:
+        item = await contested(fr, nl, de)
+        await decided(world, (await case_at(desk))["id"], nl_node.id, "US")
+        await arrived(nl, item, "assigned")
+        given = await nl.value("SELECT count(*) FROM outbox WHERE type = 'transfer'")
+        await nl.node.moving.orphans.run(nl.node.directory())
+        assert (await nl.item(item))["state"] == "assigned"
+        assert await nl.value("SELECT count(*) FROM disputes") == 1
+        assert await nl.value("SELECT count(*) FROM outbox WHERE type = 'transfer'") == given
+        await move(nl, item, ip=ADDRESS["DE"])
+        await arrived(de, item, "assigned")
+
+
+async def test_an_item_that_comes_by_a_ruling_is_no_orphan(world_with_desk: World) -> None:
+    world = world_with_desk
+    fr_node, nl_node, de_node, _ = world.nodes
+    async with station(fr_node) as fr, station(nl_node) as nl, station(de_node) as de, desk_of(world) as desk:
+        item = await contested(fr, nl, de)
+        await decided(world, (await case_at(desk))["id"], de_node.id, "US")
+        await arrived(de, item, "assigned")
+        await de.node.moving.orphans.run(de.node.directory())
+        assert (await de.item(item))["state"] == "assigned"
+        assert await de.value("SELECT count(*) FROM disputes") == 0
+
+
+async def test_what_was_found_elsewhere_on_known_evidence_is_disputed_when_that_hotline_is_back(
+    world_with_desk: World,
+) -> None:
+    """While it was away the item stayed; given to it on evidence of the chain, it would be refused."""
+    world = world_with_desk
+    fr_node, nl_node, de_node, _ = world.nodes
+    async with station(fr_node) as fr, station(nl_node) as nl, station(de_node) as de, desk_of(world) as desk:
+
+        async def listed(state: str) -> None:
+            de_node.entry["state"] = state
+            world.sign_directory()
+            for one in (fr, nl, de):
+                await one.node.membership.refresh()
+
+        item = await gone_round(fr, nl, de)
+        await listed("suspended")
+        await move(nl, item, country="DE")
+
+        async def found() -> bool:
+            return bool((await nl.item(item))["hosting_country"] == "DE")
+
+        await eventually(found)
+        assert (await nl.item(item))["state"] == "assigned"
+        await listed("active")
+        await nl.node.moving.orphans.run(nl.node.directory())
+        await arrived(nl, item, "disputed")
+        assert await custodians([fr, nl, de], item) == ["NL"]
+        assert (await case_at(desk))["id"]
 
 
 async def test_a_contradiction_is_handed_in_at_the_desk_that_there_is(disputing: World) -> None:

@@ -55,7 +55,7 @@ def fate(route: Route, trail: Sequence[Custody], station: Custody, reason: Trans
     """Return what becomes of an item that `route` leads elsewhere, or not; `station` is ours, after those of `trail`.
 
     An item that was found elsewhere travels on new evidence only. One that stays where it is hosted (its hotline
-    joined, its custodian cannot be reached) travels on the evidence it has.
+    joined, its custodian cannot be reached) travels on the evidence it has, to the country that who gave it had found.
     """
     if isinstance(route, Keep):
         return Stay(route.reason)
@@ -63,7 +63,8 @@ def fate(route: Route, trail: Sequence[Custody], station: Custody, reason: Trans
         return Stay(route.reason)
     whole = (*trail, station)
     code = may_travel(whole)
-    if code is not None and (code != "same-evidence" or reason in FOUND_ELSEWHERE):
+    stays_hosted = reason not in FOUND_ELSEWHERE and station.country == trail[-1].country
+    if code is not None and not (code == "same-evidence" and stays_hosted):
         return Contest(code, route.node_id, whole)
     return HandOn(route.node_id, route.assigned_country, reason, whole)
 

@@ -392,7 +392,8 @@ MARKS: Mapping[tuple[State, Said], str] = MappingProxyType(
 )
 """The reason that an item has after what its custodian said of its way, which moves nothing; in other states none.
 
-It goes when the item is elsewhere, or over: every state that a record leads to brings its own reason.
+It goes when the item is elsewhere, or over: every state that a record leads to brings its own reason; and what a
+dispute left goes when its holder says that it is over.
 """
 
 _SENTENCES: Mapping[Code | tuple[Said, Code], str] = MappingProxyType(

@@ -29,7 +29,7 @@ from node.hotline.store.vault import Vault
 from node.platform.database import Database, Transaction
 from protocol.bodies import OutcomeBody, ReportBody
 from protocol.checkpoint import StreamId
-from protocol.codes import StatusKind, WithdrawalReason
+from protocol.codes import OVER, StatusKind, WithdrawalReason
 from protocol.errors import ProtocolError
 from protocol.record import Record, parse_record
 from protocol.steps import (
@@ -187,8 +187,18 @@ class Replayer:
                 return await self._amended(tx, record, body, now)
         except (AssessmentRefused, RecordRefused, TransitionRefused):
             return REFUSED
-        is_dispute = isinstance(body, StatusBody) and body.kind is StatusKind.DISPUTED
-        return DISPUTE_LOST if is_dispute else None
+        return await self._status(tx, record, body, now) if isinstance(body, StatusBody) else None
+
+    async def _status(self, tx: Transaction, record: Record, body: StatusBody, now: datetime) -> str | None:
+        """A dispute went with the storage: who heard of it hears that the item is at the desk no longer."""
+        if body.kind is not StatusKind.DISPUTED or body.code == OVER:
+            return None
+        envelope = record.envelope
+        about = bytes.fromhex(body.about or "")
+        to = steps.Listener(envelope.aud, UUID(envelope.item), UUID(envelope.case), about)
+        over = StatusBody(kind=StatusKind.DISPUTED, at=now, about=body.about, code=OVER)
+        await self.teller.tell(tx, [Telling(to, over)], now)
+        return DISPUTE_LOST
 
     async def _sent(self, tx: Transaction, record: Record, body: ReportBody, now: datetime) -> str | None:
         """The item left with this report: a known one is marked so, an unknown one is written anew."""

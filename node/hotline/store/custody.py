@@ -252,6 +252,13 @@ async def stand(tx: Transaction, item_id: UUID, state: str, reason: str | None, 
     )
 
 
+async def unmark(tx: Transaction, item_id: UUID, mark: str, now: datetime) -> None:
+    """Take away what an item is marked with, if it still is."""
+    await tx.execute(
+        "UPDATE items SET reason = NULL, updated_at = $3 WHERE id = $1 AND reason = $2", item_id, mark, now
+    )
+
+
 async def settle(tx: Transaction, item_id: UUID, state: str, reason: str, country: str, now: datetime) -> None:
     """Write that an item stays, and where it counts as hosted by the desk's word."""
     await tx.execute(

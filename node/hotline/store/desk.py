@@ -11,6 +11,7 @@ from typing import Any
 from uuid import UUID
 
 from node.platform.database import Row, Transaction
+from protocol.desk import read_statement
 
 
 class Case(StrEnum):
@@ -92,6 +93,14 @@ async def followed(tx: Transaction, dispute_id: UUID, ruling: bytes, now: dateti
         now,
     )
     return done == 1
+
+
+async def was_ruled(tx: Transaction, item_id: UUID, received: str) -> bool:
+    """Tell whether a dispute of ours was settled since the record of this hash (hex) gave us the item."""
+    rows = await tx.fetch(
+        "SELECT statement FROM disputes WHERE item_id = $1 AND followed_at IS NOT NULL ORDER BY id", item_id
+    )
+    return any(read_statement(row["statement"]).received == received for row in rows)
 
 
 async def open_equivocations(tx: Transaction, after: UUID, limit: int, to: str, before: datetime) -> list[Row]:

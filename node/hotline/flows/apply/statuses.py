@@ -18,7 +18,7 @@ from node.hotline.store.steps import Listener
 from node.hotline.store.telling import Telling
 from node.hotline.store.vault import Vault
 from node.platform.database import Row, Transaction
-from protocol.codes import StatusKind
+from protocol.codes import OVER, StatusKind
 from protocol.record import Envelope, parse_record
 from protocol.steps import Corrected, CorrectionBody, StatusBody, TransferBody
 
@@ -117,7 +117,10 @@ class StatusApplier:
             unknown = speaker is Speaker.STRANGER
             return Refused(one.idx, envelope.id, bad.code, "iss", bad.sentence, unknown=unknown)
         if speaker is Speaker.CUSTODIAN and (mark := MARKS.get((state, said))) is not None:
-            await custody.stand(tx, row["id"], state, mark, now)
+            if said is Said.DISPUTED and body.code == OVER:
+                await custody.unmark(tx, row["id"], mark, now)
+            else:
+                await custody.stand(tx, row["id"], state, mark, now)
         if said is Said.RELAY_FAILED and body.node is not None:
             await self._took_back(tx, row, known, envelope, body.node, now)
         return None

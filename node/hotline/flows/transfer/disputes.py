@@ -13,20 +13,21 @@ from node.hotline.domain.custody import HandOn
 from node.hotline.domain.delivery import DISPUTE_UNKNOWN, Problem, refused_for_good
 from node.hotline.domain.lifecycle import Event, State, next_state
 from node.hotline.flows.transfer.relay import Relay
-from node.hotline.store import custody, desk
+from node.hotline.store import custody, desk, steps
 from node.hotline.store.desk import Case, Dispute
 from node.hotline.store.proofs import NoReceipt, Proofs
 from node.hotline.store.qualification import is_illegal
+from node.hotline.store.telling import Teller, Telling
 from node.hotline.store.vault import Vault
 from node.platform.database import Database, Row, Transaction
 from node.platform.telemetry import Logger
 from protocol.bodies import Hosting
-from protocol.codes import TransferReason
+from protocol.codes import OVER, StatusKind, TransferReason
 from protocol.custody import evidence_hash
 from protocol.desk import Equivocation, Ruling, encode, open_ruling
 from protocol.directory import DeskEntry, Directory
 from protocol.errors import ProtocolError
-from protocol.steps import Custody
+from protocol.steps import Custody, StatusBody
 
 #: The reason of an item that the desk ruled on.
 RULED = "ruling"
@@ -57,6 +58,7 @@ class Disputer:
     db: Database
     vault: Vault
     relay: Relay
+    teller: Teller
     dispute: HandIn
     equivocation: HandIn
     ruling: Callable[..., Awaitable[bytes | Problem | None]]
@@ -145,7 +147,10 @@ class Disputer:
         now = self.clock_now()
         async with self.db.transaction("dispute.follow") as tx:
             row = (await custody.lock(tx, [one.item_id])).get(one.item_id)
-            if not await desk.followed(tx, one.id, note, now) or row is None or row["state"] != State.DISPUTED:
+            if not await desk.followed(tx, one.id, note, now) or row is None:
+                return
+            await self._tell(tx, one.item_id, now)
+            if row["state"] != State.DISPUTED:
                 return
             if ruling.custodian == self.relay.node_id:
                 await self._keep(tx, row, ruling, RULED, now)
@@ -153,6 +158,15 @@ class Disputer:
                 await self._keep(tx, row, ruling, NOT_FOLLOWED, now)
             else:
                 await self._hand_on(tx, row, ruling, note, directory, now)
+
+    async def _tell(self, tx: Transaction, item_id: UUID, now: datetime) -> None:
+        """Who heard that the item is at the desk hears that it is there no longer, whatever became of it meanwhile."""
+        item = (await steps.lock_known(tx, [item_id], self.relay.node_id))[item_id]
+        told = [
+            Telling(to, StatusBody(kind=StatusKind.DISPUTED, at=now, about=to.report_hash.hex(), code=OVER))
+            for to in steps.listeners(item)
+        ]
+        await self.teller.tell(tx, told, now)
 
     async def _keep(self, tx: Transaction, row: Row, ruling: Ruling, reason: str, now: datetime) -> None:
         qualified = is_illegal(row["qualification"])

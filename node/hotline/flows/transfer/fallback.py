@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from node.hotline.domain.custody import LATE, HandOn, fate
+from node.hotline.domain.custody import LATE, Contest, HandOn, fate
 from node.hotline.domain.lifecycle import Event, State, next_state
 from node.hotline.domain.routing import competent
 from node.hotline.flows.transfer.relay import Held, Relay
@@ -119,10 +119,12 @@ class Fallback:
         evidence = self.relay.evidence(row)
         station = Custody(node=own, country=country, evidence=evidence_hash(evidence), at=now)
         decided = fate(route, held.trail, station, TransferReason.FALLBACK)
-        if not isinstance(decided, HandOn):
+        if isinstance(decided, Contest):
+            await self.relay.contest_held(tx, held, decided, now, state=state)
+        elif isinstance(decided, HandOn):
+            await self.relay.hand_on(tx, held, decided, now, state=state)
+        else:
             await custody.stand(tx, held.id, state, route.reason, now)
-            return
-        await self.relay.hand_on(tx, held, decided, now, state=state)
 
     async def _withdraw(self, tx: Transaction, one: Stale, case: str, withdraws: str, now: datetime) -> None:
         """Let the stream to the peer say that what stands in it is taken back."""

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from node.hotline.domain.custody import REFUSED_TOO_OFTEN, HandOn, fate, goes_again_at
+from node.hotline.domain.custody import REFUSED_TOO_OFTEN, Contest, HandOn, fate, goes_again_at
 from node.hotline.domain.lifecycle import Event, State, next_state
 from node.hotline.domain.routing import HOSTING_COUNTRY, Route, Send, competent, countries_elsewhere
 from node.hotline.flows.transfer.relay import Relay
-from node.hotline.store import custody
+from node.hotline.store import custody, desk
 from node.hotline.store.proofs import NoReceipt, Proofs
 from node.hotline.store.qualification import is_illegal
 from node.platform.database import Database, Row, Transaction
@@ -97,11 +97,15 @@ class Orphans:
             return
         if held.came.envelope.handling.retain_until <= now or not self.relay.cleared(row):
             return
+        if held.by_ruling or await desk.was_ruled(tx, row["id"], held.came.leaf_hash.hex()):
+            # Whose it is was decided on this evidence.
+            return
         evidence, country = self.relay.evidence(row), row["hosting_country"]
         joined = route.reason == HOSTING_COUNTRY
         station = Custody(node=self.relay.node_id, country=country, evidence=evidence_hash(evidence), at=now)
         reason = TransferReason.HOTLINE_JOINED if joined else TransferReason.FALLBACK
         decided = fate(route, held.trail, station, reason)
-        if not isinstance(decided, HandOn):
-            return
-        await self.relay.hand_on(tx, held, decided, now)
+        if isinstance(decided, Contest):
+            await self.relay.contest_held(tx, held, decided, now, state=State(row["state"]))
+        elif isinstance(decided, HandOn):
+            await self.relay.hand_on(tx, held, decided, now)

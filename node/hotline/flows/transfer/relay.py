@@ -1,8 +1,10 @@
 """Writes one `transfer` for an item in custody: the original as it was first sent, the trail, the new location.
 
-Never serialises the original anew, and never gives an item to two.
+Never serialises the original anew, and never gives an item to two. What may not travel on is put before the desk.
 """
 
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
@@ -10,9 +12,9 @@ from uuid import UUID
 import msgspec
 
 from node.hotline.domain.assessment import to_wire
-from node.hotline.domain.custody import HandOn
+from node.hotline.domain.custody import Contest, HandOn
 from node.hotline.domain.lifecycle import Event, State, next_state
-from node.hotline.store import custody, outbound
+from node.hotline.store import custody, desk, outbound
 from node.hotline.store.custody import Chain, Rehosted
 from node.hotline.store.proofs import Proofs
 from node.hotline.store.qualification import from_column, is_illegal
@@ -21,7 +23,9 @@ from node.platform.database import Row, Transaction
 from node.platform.ids import new_id
 from node.platform.telemetry import Logger
 from protocol.bodies import Hosting, ReportBody
+from protocol.codes import StatusKind, TransferReason
 from protocol.custody import TRANSFER_BYTES_MAX, evidence_hash
+from protocol.desk import DATABASES_MAX, DatabaseUsed, Statement, encode
 from protocol.errors import ProtocolError
 from protocol.merkle import leaf_hash
 from protocol.record import Handling, Record, encode_step, parse_record
@@ -50,6 +54,12 @@ class Held:
     def reporter(self) -> str:
         """Who sent it first."""
         return self.trail[0].node
+
+    @property
+    def by_ruling(self) -> bool:
+        """Whether the desk's word gave it to us."""
+        body = self.came.body
+        return isinstance(body, TransferBody) and body.reason is TransferReason.RULING
 
     @property
     def predecessor(self) -> str:
@@ -235,6 +245,38 @@ class Relay:
             await outbound.append(tx, head, [row], now)
         await tx.notify("deliver")
 
+    async def contest(
+        self, tx: Transaction, held: Held, contest: Contest, evidence: Mapping[str, object], now: datetime
+    ) -> None:
+        """Open a dispute, and tell who sent the item and who gave it to us, in the caller's transaction.
+
+        The caller writes that the item is `disputed`.
+        """
+        dispute_id, envelope = new_id(now), held.came.envelope
+        statement = encode(
+            Statement(
+                dispute=str(dispute_id),
+                case=envelope.case,
+                item=envelope.item,
+                holder=self.node_id,
+                other=contest.other,
+                code=contest.code,
+                received=held.came.leaf_hash.hex(),
+                trail=contest.trail,
+                databases=_databases(evidence),
+                at=now,
+            )
+        )
+        await desk.contest(tx, dispute_id, held.id, contest.code, contest.other, statement, now)
+        about = self.original_hash(held)
+        await self.tell(tx, held, StatusBody(kind=StatusKind.DISPUTED, at=now, about=about, code=contest.code), now)
+
+    async def contest_held(self, tx: Transaction, held: Held, contest: Contest, now: datetime, *, state: State) -> None:
+        """Open a dispute on the evidence that the item has, which is `disputed` from `state` on."""
+        stays = next_state(state, Event.CONTESTED, qualified=True, forward_unqualified=True)
+        await self.contest(tx, held, contest, self.evidence(held.row), now)
+        await custody.stand(tx, held.id, stays, contest.code, now)
+
     def rehosted(
         self, row: Row, hosting: Hosting, state: State, reason: str | None, node: str, *, verdict: str
     ) -> Rehosted:
@@ -253,3 +295,16 @@ class Relay:
             reasons=hosting.reasons,
             evidence_enc=self.vault.seal("items", "evidence_enc", row["id"], evidence),
         )
+
+
+def _databases(evidence: Mapping[str, object]) -> tuple[DatabaseUsed, ...]:
+    """Return the geolocation files that evidence names, as far as they have names that may be told."""
+    listed = evidence.get("databases")
+    named = [
+        (one["type"], one["built"])
+        for one in (listed if isinstance(listed, list) else [])
+        if isinstance(one, dict) and isinstance(one.get("type"), str) and isinstance(one.get("built"), str)
+    ]
+    return tuple(
+        DatabaseUsed(re.sub(r"[^A-Za-z0-9 _-]", "-", kind)[:64] or "-", built) for kind, built in named[:DATABASES_MAX]
+    )

@@ -4,8 +4,7 @@ Never holds a transaction while it asks; what is asked for is a row, so no crash
 """
 
 import json
-import re
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from ipaddress import ip_address
@@ -31,21 +30,19 @@ from node.hotline.domain.lifecycle import HELD, Event, State, TransitionRefused,
 from node.hotline.domain.routing import Send, competent
 from node.hotline.domain.urls import UrlRefused, located_name, parse_reported_url
 from node.hotline.flows.transfer.relay import Held, Relay
-from node.hotline.store import custody, desk, items
+from node.hotline.store import custody, items
 from node.hotline.store.custody import Asked
 from node.hotline.store.proofs import NoReceipt, Proofs
 from node.hotline.store.qualification import is_illegal
 from node.hotline.store.vault import Vault
 from node.platform.database import Database, Row, Transaction
 from node.platform.fieldcrypto import FieldSealed
-from node.platform.ids import new_id
 from protocol.bodies import Hosting
-from protocol.codes import COUNTRIES, StatusKind, TransferReason
+from protocol.codes import COUNTRIES, TransferReason
 from protocol.custody import evidence_hash
-from protocol.desk import DATABASES_MAX, DatabaseUsed, Statement, encode
 from protocol.directory import Directory
 from protocol.errors import ProtocolError
-from protocol.steps import Custody, StatusBody
+from protocol.steps import Custody
 
 #: Longer than any round of questions to DNS takes with its retries.
 LEASE_S = 120.0
@@ -243,29 +240,6 @@ class Relocator:
         else:
             await self._move(tx, await self.relay.held(proofs, row), verdict, directory, now)
 
-    async def _contest(self, tx: Transaction, held: Held, contest: Contest, verdict: Verdict, now: datetime) -> None:
-        """Open a dispute, and tell who sent the item and who gave it to us."""
-        dispute_id, envelope = new_id(now), held.came.envelope
-        statement = encode(
-            Statement(
-                dispute=str(dispute_id),
-                case=envelope.case,
-                item=envelope.item,
-                holder=self.relay.node_id,
-                other=contest.other,
-                code=contest.code,
-                received=held.came.leaf_hash.hex(),
-                trail=contest.trail,
-                databases=_databases(verdict.evidence),
-                at=now,
-            )
-        )
-        await desk.contest(tx, dispute_id, held.id, contest.code, contest.other, statement, now)
-        about = self.relay.original_hash(held)
-        await self.relay.tell(
-            tx, held, StatusBody(kind=StatusKind.DISPUTED, at=now, about=about, code=contest.code), now
-        )
-
     async def _move(self, tx: Transaction, held: Held, verdict: Verdict, directory: Directory, now: datetime) -> None:
         country = verdict.country
         if country is None:
@@ -289,7 +263,7 @@ class Relocator:
             decided = Stay(RETENTION_OVER)
         if isinstance(decided, Contest):
             stays = next_state(stays, Event.CONTESTED, qualified=True, forward_unqualified=True)
-            await self._contest(tx, held, decided, verdict, now)
+            await self.relay.contest(tx, held, decided, verdict.evidence, now)
             hosting = msgspec.structs.replace(hosting, assigned_country=row["assigned_country"])
             decided = Stay(decided.code)
         if not isinstance(decided, Stay):
@@ -303,19 +277,6 @@ class Relocator:
                 return
         rehosted = self.relay.rehosted(row, hosting, stays, decided.reason, self.relay.node_id, verdict=verdict.kind)
         await custody.rehost(tx, rehosted, now)
-
-
-def _databases(evidence: Mapping[str, object]) -> tuple[DatabaseUsed, ...]:
-    """Return the geolocation files that evidence names, as far as they have names that may be told."""
-    listed = evidence.get("databases")
-    named = [
-        (one["type"], one["built"])
-        for one in (listed if isinstance(listed, list) else [])
-        if isinstance(one, dict) and isinstance(one.get("type"), str) and isinstance(one.get("built"), str)
-    ]
-    return tuple(
-        DatabaseUsed(re.sub(r"[^A-Za-z0-9 _-]", "-", kind)[:64] or "-", built) for kind, built in named[:DATABASES_MAX]
-    )
 
 
 def _checked(country: str | None, ip: str | None) -> tuple[str | None, str | None]:
