@@ -25,13 +25,17 @@ from node.hotline.flows import receive
 from node.hotline.flows.apply import applier, transfers
 from node.hotline.flows.reclaim import Reclaimer
 from node.hotline.flows.restart import Restarter
+from node.hotline.flows.transfer import disputes
+from node.hotline.flows.transfer.disputes import Disputer
 from node.hotline.flows.transfer.fallback import Fallback
 from node.hotline.framing import Framer
 from node.hotline.pulling import Pulls
-from node.hotline.store import contacts, custody, directories, heads, judged, outbound, pulls, restored, steps
+from node.hotline.store import contacts, custody, desk, directories, heads, outbound, pulls, restored, steps
+from node.hotline.store.desk import Dispute
 from node.hotline.store.steps import Listener
 from node.platform.database import Transaction
 from node.platform.trust import Freshness, InUse, Update
+from protocol.desk import Ruling, read_ruling
 from protocol.directory import Directory, DirectoryKey, NodeEntry
 from protocol.errors import ProtocolError
 from protocol.keys import KeyState
@@ -228,7 +232,7 @@ async def _bring_once(self: Pulls, peer: NodeEntry, owed: list[tuple[int, int, i
     """Each receipt is noted as brought before it is."""
     for stream, epoch, size, note in owed:
         async with self._node.db.transaction("pull.brought") as tx:
-            await pulls.brought(tx, stream, size, note)
+            await pulls.brought(tx, stream, size)
         problem = await self._node.catchup.put_receipt(peer, epoch, size, note)
         if problem is not None:
             return problem
@@ -291,24 +295,6 @@ def _whenever_signed(*_args: object) -> None:
     """What was signed once is good for ever."""
 
 
-@contextmanager
-def _stolen_key_opens() -> Iterator[None]:
-    real = Directory.http_key
-
-    def http_key(self: Directory, keyid: str, at: datetime) -> tuple[str, Any]:
-        found = self._http.get(keyid)
-        if found is not None and found[1].state is KeyState.COMPROMISED:
-            return found[0].id, found[1].public
-        return real(self, keyid, at)
-
-    with patch.object(Directory, "http_key", http_key):
-        yield
-
-
-async def _stays_delivered(*_args: object) -> None:
-    """What was receipted once is delivered."""
-
-
 async def _no_epoch(*_args: object) -> list[tuple[str, int]]:
     """The streams go on where they were taken back to."""
     return []
@@ -331,6 +317,36 @@ def _left_out_all_the_same() -> Iterator[None]:
         pass
 
     with patch.object(heads, "leave_out", leave_out):
+        yield
+
+
+def _any_ruling(raw: bytes, _directory: Directory) -> Ruling:
+    """Whoever signed it."""
+    return read_ruling(raw)
+
+
+async def _not_over(*_args: object) -> None:
+    """Who heard that an item is at the desk is told nothing more."""
+
+
+@contextmanager
+def _ruling_noted_first() -> Iterator[None]:
+    """A ruling is noted as followed before it is: a crash between the two forgets it."""
+    real = desk.followed
+
+    async def follow(self: Disputer, one: Dispute, ruling: Ruling, note: bytes, directory: Directory) -> None:
+        now = self.clock_now()
+        async with self.db.transaction("dispute.noted") as tx:
+            first = await real(tx, one.id, note, now)
+
+        async def noted(*_args: object) -> bool:
+            return first
+
+        with patch.object(desk, "followed", noted):
+            await follow_now(self, one, ruling, note, directory)
+
+    follow_now = Disputer._follow
+    with patch.object(Disputer, "_follow", follow):
         yield
 
 
@@ -414,24 +430,6 @@ BUGS: Final = (
         needs="unsigned",
     ),
     Bug(
-        "stolen-key-opens",
-        "A key that is listed as stolen still opens the door.",
-        _stolen_key_opens,
-        needs="compromised",
-    ),
-    Bug(
-        "stolen-receipt-key-counts",
-        "A receipt under a stolen receipt key counts where it states a time before the theft.",
-        lambda: patch.object(DirectoryKey, "counts_at", DirectoryKey.good_at),
-        needs="compromised",
-    ),
-    Bug(
-        "not-sent-again",
-        "What had a receipt that lost its worth is not sent again.",
-        lambda: patch.object(judged, "send_again", _stays_delivered),
-        needs="compromised",
-    ),
-    Bug(
         "no-new-epoch",
         "A node that was restored goes on in the epoch that it took back.",
         lambda: patch.object(Restarter, "restart", _no_epoch),
@@ -454,6 +452,24 @@ BUGS: Final = (
         "A recovery does not note whom it did not ask, and the node exchanges records with them at once.",
         _left_out_all_the_same,
         needs="restore",
+    ),
+    Bug(
+        "anybody-rules",
+        "A ruling is followed without a look at who signed it.",
+        lambda: patch.object(disputes, "open_ruling", _any_ruling),
+        needs="desk-forges",
+    ),
+    Bug(
+        "dispute-never-over",
+        "Who heard that an item is at the desk does not hear that the desk has ruled.",
+        lambda: patch.object(Disputer, "_tell", _not_over),
+        needs="ping-pong",
+    ),
+    Bug(
+        "ruling-noted-first",
+        "A ruling is noted as followed, and then followed in another transaction.",
+        _ruling_noted_first,
+        needs="ping-pong",
     ),
 )
 

@@ -12,15 +12,14 @@ from protocol.batch import decode_batch
 from protocol.bodies import OutcomeBody, ReportBody
 from protocol.checkpoint import Checkpoint, StreamId
 from protocol.errors import ProtocolError
-from protocol.keys import SignatureInvalid
 from protocol.merkle import Edge, leaf_hash
 from protocol.note import parse_note
 from protocol.profile import Request, Response
-from protocol.receipt import open_receipt
 from protocol.record import parse_record
 from protocol.steps import TransferBody
 from protocol.tlogproof import parse_tlog_proof
 from tests.simulation.custody import Custody
+from tests.simulation.outdated import is_outdated, proves
 from tests.simulation.quiet import size_held
 from tests.simulation.restores import is_set_back
 from tests.simulation.sql.tables import ROW_ID, Row, Session
@@ -105,6 +104,7 @@ class Checks:
             "inbox_refusals": self._refusal,
             "actions": self.steps.action,
             "url_identities": self._identity,
+            "disputes": self.world.disputes.dispute,
             "stream_differences": self._difference,
         }
 
@@ -115,20 +115,11 @@ class Checks:
 
     def committed(self, station: Station, name: str, session: Session) -> None:
         """Look at what one transaction wrote."""
-        # Most read, and write nothing.
-        if session.writes:
-            self._written(station, name, session)
-        if station.run is not None and (running := station.run.tasks_running(TASKS_MAX)) is not None:
-            self._say("I12", f"{station.id} has {running} tasks")
-
-    def _written(self, station: Station, name: str, session: Session) -> None:
         if name == "recover.own":
             self._taken_back(station, session)
         # Records first: what is said of a stream is held against what stands in it.
         for table, look in self._looks.items():
-            if table not in session.writes:
-                continue
-            for row in session.writes[table].values():
+            for row in session.writes.get(table, {}).values():
                 if row is not None:
                     look(station, row)
         self.custody.committed(station, session)
@@ -136,6 +127,8 @@ class Checks:
             self._heard(station, name, session)
         if name == "deliver.receipt":
             self._reached(station, session)
+        if station.run is not None and (running := station.run.tasks_running(TASKS_MAX)) is not None:
+            self._say("I12", f"{station.id} has {running} tasks")
 
     def set_back(self, station: Station) -> None:
         """A node's storage went back: so does what is known of it."""
@@ -212,6 +205,8 @@ class Checks:
         body = parse_record(raw).body
         if isinstance(body, OutcomeBody):
             self.told.outcome(stream, row["idx"], body)
+        if isinstance(body, TransferBody):
+            self.world.disputes.transfer(stream, row["idx"], row["item_id"], body)
         if row["type"] in {"report", "transfer"} and not self._may_leave(body):
             self._say("I10", f"{_named(stream)}: an item that is not qualified left at index {row['idx']}")
 
@@ -335,31 +330,12 @@ class Checks:
             return
         self.refused.add(refused)
         giver = self.world.stations.get(stream[0])
-        if giver is None or self.world.may_refuse(row["code"]) or self._outdated(station, giver, row):
+        if giver is None or self.world.may_refuse(row["code"]) or is_outdated(self.world, station, giver, row):
             return
         log, at = self.logs[stream], row["idx"]
         wrong = self.steps.refused(station, log.leaves[at], log.types[at], log.items[at], row["code"])
         if wrong is not None:
             self._say("I2", f"{station.id} refused a record of {stream[0]}, {wrong}: {row['code']} {row['detail']}")
-
-    def _outdated(self, station: Station, giver: Station, row: Row) -> bool:
-        """Tell whether a record holds a receipt that lost its worth, and that its sender could not put anew.
-
-        It wrote the record before it heard of the newer keys, or it has the proof from another node, in a transfer.
-        """
-        kept = next(r for r in station.disk.rows("inbox") if (r["stream"], r["idx"]) == (row["stream"], row["idx"]))
-        body = parse_record(station.vault.open_record("inbox", row["stream"], row["idx"], kept["record_enc"])).body
-        proof = getattr(body, "original", None) or getattr(body, "proof", None)
-        if proof is None:
-            return False
-        note = parse_tlog_proof(proof.encode()).note
-        if _proves(note.to_bytes(), station):
-            return False
-        stream = self.stream(station, "inbound_streams", row["stream"])
-        written_s = self.logs[stream].written_s[row["idx"]]
-        if giver.id != StreamId.parse(Checkpoint.parse(note.text).origin).aud:
-            return True
-        return written_s <= self.heard_s[giver.id] or self.versions[giver.id] < self.versions[station.id]
 
     def _heard(self, station: Station, name: str, session: Session) -> None:
         """An authenticated call ends the back-off towards its sender (section 6)."""
@@ -400,7 +376,7 @@ class Checks:
             key = checkpoint.origin, checkpoint.size
             first = self.receipts.setdefault(key, answer.body)
             if first != answer.body:
-                if _proves(first, station):
+                if proves(first, station):
                     self._say("I3", f"{checkpoint.origin}: two receipts for {checkpoint.size} records")
                 self.receipts[key] = answer.body
             if size_held(station, _stream_of(checkpoint.origin)) < checkpoint.size:
@@ -432,6 +408,7 @@ class Checks:
             if stream[1] in self.world.stations and log.leaves:
                 self._compare(stream, log)
         self.custody.at_the_end()
+        self.world.disputes.at_the_end()
         self.steps.at_the_end()
 
     def _compare(self, stream: Stream, log: Log) -> None:
@@ -456,7 +433,7 @@ class Checks:
         if got != given:
             self._say("I3", f"{_named(stream)}: receipts for {sorted(given)} were given, {sorted(got)} are kept")
         for size, note in got.items():
-            if not _proves(note, sender):
+            if not proves(note, sender):
                 self._say("I6", f"{_named(stream)}: the receipt for {size} proves nothing")
         self.told.at_the_end(stream, log)
         late = [
@@ -466,17 +443,6 @@ class Checks:
         ]
         if late:
             self._say("I9", f"{_named(stream)}: the record at {late[0]} waited for its receipt")
-
-
-def _proves(receipt: bytes, station: Station) -> bool:
-    """Tell whether a receipt proves something by the directory that a node has in use."""
-    if station.run is None or station.run.assembled is None:
-        return False
-    try:
-        open_receipt(receipt, station.run.assembled.directory())
-    except SignatureInvalid:
-        return False
-    return True
 
 
 def _stream_of(origin: str) -> Stream:

@@ -56,8 +56,9 @@ class Custody:
         - that of a node on older storage, until it is recovered, and until the other who has the item is asked too,
           where the recovery left that one out.
 
-        Nobody has an item only while a record that gives it is not applied, or its refusal is not heard. A giver lets
-        go in the transaction that stores the receipt, not before and not after.
+        Nobody has an item only while a record that gives it is not applied, or its refusal is not heard; or an offender
+        closed it that got it meanwhile. A giver lets go in the transaction that stores the receipt, not before and not
+        after.
         """
         for row in session.writes.get("items", {}).values():
             if row is not None:
@@ -121,7 +122,7 @@ class Custody:
         if len(held) > 1:
             states = {node: row["state"] for node, row in rows.items()}
             self._say("I11", f"an item of {reporter} has {len(held)} custodians at once: {states}")
-        elif not claims and not self._is_on_its_way(item):
+        elif not claims and item not in self.world.checks.steps.lied_about and not self._is_on_its_way(item):
             states = {node: row["state"] for node, row in rows.items()}
             self._say("I11", f"nobody has an item of {reporter}, and it is not on its way: {states}")
 

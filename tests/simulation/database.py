@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 import asyncpg
 
+from node.coordinator.tables import metadata as coordinator
 from node.hotline.store.tables import metadata
 from node.platform.database import NEED_NOT_LAST, Database, Transaction
 from tests.simulation.sql.forms import Form
@@ -18,7 +19,8 @@ from tests.simulation.sql.queries import Result
 from tests.simulation.sql.statements import Compiler
 from tests.simulation.sql.tables import Blocked, Row, Session, Tables
 
-FORMS = {name: Form.of(table) for name, table in metadata.tables.items()}
+#: A disk is a hotline's or the coordinator's; what both have is the same.
+FORMS = {name: Form.of(table) for name, table in {**coordinator.tables, **metadata.tables}.items()}
 COMPILER = Compiler(FORMS)
 
 
@@ -74,15 +76,14 @@ class Driver:
         self._fate = fate
 
     async def fetch(self, query: str, *args: object) -> list[dict[str, Any]]:
-        """Return rows by column name; each has a value for every name."""
+        """Return rows by column name."""
         result = await self._run(query, args)
-        names = result.names
-        return [dict(zip(names, row, strict=False)) for row in result.rows]
+        return [dict(zip(result.names, row, strict=True)) for row in result.rows]
 
     async def fetchrow(self, query: str, *args: object) -> dict[str, Any] | None:
         """Return the first row, or None."""
         result = await self._run(query, args)
-        return dict(zip(result.names, result.rows[0], strict=False)) if result.rows else None
+        return dict(zip(result.names, result.rows[0], strict=True)) if result.rows else None
 
     async def fetchval(self, query: str, *args: object) -> object:
         """Return the first column of the first row, or None."""

@@ -76,7 +76,8 @@ class Expiry:
 
     def _made(self) -> dict[str, bytes]:
         world = self.world
-        return members.directory(world.version, list(world.entries.values()), world.plan.mandated, self._stamps)
+        entries = list(world.entries.values())
+        return members.directory(world.version, entries, world.plan.mandated, self._stamps, desk=world.plan.desk)
 
     def _now(self) -> datetime:
         # Metadata state whole seconds.

@@ -32,6 +32,9 @@ from tests.simulation.services import START
 
 #: Ed25519 alone: an ML-DSA signature is different each time it is made, and a history has to be the same each time.
 USES: Final = (KeyUse.HTTP, KeyUse.STREAM, KeyUse.RECEIPT)
+#: The network's desk, which is no member; its rulings are signed in both algorithms.
+DESK: Final = "desk.example"
+DESK_KEYS: Final = ((KeyUse.HTTP, Algorithm.ED25519), *((KeyUse.DESK, one) for one in Algorithm))
 KEYS_SINCE: Final = datetime(2026, 1, 1, tzinfo=START.tzinfo)
 LEFT: Final = frozenset({State.SENT, State.REFUSED})
 
@@ -42,9 +45,9 @@ def node_id(country: str) -> str:
 
 
 @cache
-def signing_key(name: str, generation: int = 0) -> SigningKey:
+def signing_key(name: str, generation: int = 0, algorithm: Algorithm = Algorithm.ED25519) -> SigningKey:
     """Return the key whose seed is the hash of a name."""
-    return SigningKey(Algorithm.ED25519, hashlib.sha256(f"hx simulation {name} {generation}".encode()).digest())
+    return SigningKey(algorithm, hashlib.sha256(f"hx simulation {name} {generation}".encode()).digest())
 
 
 AUTHORITY: Final = signing_key("authority")
@@ -103,15 +106,18 @@ def entry(country: str, **changes: Any) -> dict[str, Any]:
 
 def key_entry(node: str, use: KeyUse, generation: int = 0, **changes: Any) -> dict[str, Any]:
     """Return a key as the directory lists it."""
+    return {**_listed(node, use, Algorithm.ED25519, generation), **changes}
+
+
+def _listed(node: str, use: KeyUse, algorithm: Algorithm, generation: int = 0) -> dict[str, Any]:
     return {
         "use": use.value,
-        "algorithm": Algorithm.ED25519.value,
-        "public": base64.b64encode(signing_key(f"{node} {use}", generation).public().raw).decode(),
+        "algorithm": algorithm.value,
+        "public": base64.b64encode(signing_key(f"{node} {use}", generation, algorithm).public().raw).decode(),
         "state": "active",
         "not_before": format_time(KEYS_SINCE),
         "retired_at": None,
         "compromised_since": None,
-        **changes,
     }
 
 
@@ -125,8 +131,18 @@ class Stamps:
     timestamp_until: datetime
 
 
+def desk_entry() -> dict[str, Any]:
+    """Return the network's desk as the directory lists it."""
+    return {"id": DESK, "base_url": f"https://{DESK}", "keys": [_listed(DESK, *key) for key in DESK_KEYS]}
+
+
 def directory(
-    version: int, entries: list[dict[str, Any]], mandated: str | None = None, stamps: Stamps | None = None
+    version: int,
+    entries: list[dict[str, Any]],
+    mandated: str | None = None,
+    stamps: Stamps | None = None,
+    *,
+    desk: bool = False,
 ) -> dict[str, bytes]:
     """Return the metadata of a version of the directory; `mandated` is whose hotline takes what nobody else does.
 
@@ -137,7 +153,10 @@ def directory(
         "version": version,
         "issued_at": format_time(KEYS_SINCE),
         "nodes": entries,
-        "routing": {"mandated": [] if mandated is None else [node_id(mandated)], "desk": None},
+        "routing": {
+            "mandated": [] if mandated is None else [node_id(mandated)],
+            "desk": desk_entry() if desk else None,
+        },
     }
     return _signed(json.dumps(document), stamps or Stamps(version, EXPIRES, version, EXPIRES))
 

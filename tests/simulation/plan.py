@@ -33,9 +33,6 @@ BACK_AFTER_S: Final = 30.0
 #: How often the directory's metadata expire, and the events that make nodes notice.
 _EXPIRING: Final = 0.05
 EXPIRING: Final = frozenset({"unsigned", "unread"})
-#: How often keys of a node are stolen, which, and what their thief does.
-_STOLEN: Final = 0.05
-_STOLEN_KEYS: Final = (*["http stream receipt"] * 3, "stream receipt", "stream", "receipt", "http")
 
 #: How often a node's storage goes back to what it held some seconds before, and where its recovery is killed then.
 _RESTORED: Final = 0.08
@@ -48,6 +45,11 @@ _RECOVERY_STEPS: Final = (
     "apply.store",
     "recover.end",
 )
+
+
+#: How often the network has a desk, and two hotlines each say that an item is the other's.
+_DISPUTED: Final = 0.06
+_DESK_STEPS: Final = ("move.store", "dispute.handed", "dispute.follow")
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +83,7 @@ class Plan:
     hostile_mode: str
     fetching: str | None
     mandated: str | None
+    desk: bool
     batch_records_max: int
     batches_in_flight_max: int
     unapplied_records_max: int
@@ -117,7 +120,8 @@ def draw(seed: int) -> Plan:
     events += _listed(seed, countries)
     events += _restored(seed, honest, events)
     events += _expiring(seed, honest)
-    events += _stolen(seed, honest)
+    disputes = _disputed(seed, honest)
+    events += disputes
     return Plan(
         seed=seed,
         countries=countries,
@@ -125,6 +129,7 @@ def draw(seed: int) -> Plan:
         hostile_mode=rng.choice(("silent", "dead", "garbage", "forge", "rewind", "starve", "honest")),
         fetching=_fetching(seed, honest),
         mandated=_mandated(seed, honest),
+        desk=bool(disputes),
         batch_records_max=rng.choice((1, 2, 3, 5)),
         batches_in_flight_max=rng.choice((1, 2, 3)),
         unapplied_records_max=rng.choice((4, 8, 30)),
@@ -214,30 +219,32 @@ def _expiring(seed: int, honest: tuple[str, ...]) -> list[Event]:
     return [Event(at_s, "unread", rng.choice(honest), amount=lasts_s, detail=rng.choice(("alone", "alone", "mirrors")))]
 
 
-def _stolen(seed: int, honest: tuple[str, ...]) -> list[Event]:
-    """A node's keys are listed as stolen since a moment that is past, with new ones, and a thief uses them after.
+def _disputed(seed: int, honest: tuple[str, ...]) -> list[Event]:
+    """Two hotlines push an item to and fro, `number` times at most (`tests.simulation.disputes`).
 
-    `number` tells that the new ones count from that moment on, and not from now on.
+    They go by countries alone, so that evidence soon is known, or by an address each time. The desk may be down, lose
+    answers or what it took in since a backup, or hand out rulings that somebody else signed.
     """
-    rng = random.Random(f"stolen {seed}")
-    if rng.random() >= _STOLEN:
+    rng = random.Random(f"desk {seed}")
+    if rng.random() >= _DISPUTED:
         return []
-    node, other = rng.sample(honest, 2)
-    at_s = rng.uniform(4.0, 26.0)
-    ago_s = rng.choice((rng.uniform(0.0, 2.0), rng.uniform(2.0, at_s)))
-    stolen = Event(at_s, "compromised", node, amount=ago_s, number=rng.randrange(2), detail=rng.choice(_STOLEN_KEYS))
-    tries = [
-        Event(
-            rng.uniform(at_s + 1.0, ACTIVE_S - 1.0),
-            "thief",
-            node,
-            other,
-            amount=rng.choice((0.0, rng.uniform(1.0, 250.0))),
-            detail=rng.choice(("ask", "write", "write", "receipt", "receipt")),
-        )
-        for _ in range(rng.randint(1, 4))
+    at_s = rng.uniform(0.5, 14.0)
+    node, holder = rng.sample(honest, 2)
+    other = rng.choice([country for country in honest if country != holder])
+    by = rng.choice(("country", "country", "address"))
+    pushes = rng.randint(3, 9)
+    events = [
+        Event(at_s, "report", node, holder, number=rng.choice((1, 2)), detail="qualified"),
+        Event(at_s + rng.uniform(1.0, 4.0), "ping-pong", holder, other, number=pushes, detail=by),
     ]
-    return [stolen, *tries]
+    begins_s, lasts_s = rng.uniform(at_s, at_s + 12.0), rng.choice((3.0, 12.0)) * rng.uniform(0.5, 1.5)
+    for kind, share in (("desk-down", 0.3), ("desk-lossy", 0.4), ("desk-forges", 0.4), ("desk-restored", 0.2)):
+        if rng.random() < share:
+            events.append(Event(begins_s + rng.uniform(0.0, 4.0), kind, rng.choice(honest), amount=lasts_s, number=60))
+    if rng.random() < 0.3:
+        step = f"{rng.choice(('before', 'after'))} {rng.choice(_DESK_STEPS)}"
+        events.append(Event(0.0, "crash-at-commit", holder, number=rng.randint(1, 2), amount=lasts_s, detail=step))
+    return events
 
 
 def _at(rng: random.Random) -> float:

@@ -45,6 +45,8 @@ class Quiet:
                 return f"{station.id} has items to locate anew"
             if station.disk.rows("inbox_waiting"):
                 return f"{station.id} has steps that wait for whom it did not ask"
+            if (disputed := self.world.disputes.waiting(station)) is not None:
+                return disputed
             sizes = {row["stream"]: row["applied"] for row in station.disk.rows("apply_cursors")}
             for row in station.disk.rows("inbound_streams"):
                 if row["size"] > sizes[row["id"]]:

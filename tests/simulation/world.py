@@ -24,6 +24,7 @@ from tests.simulation import members
 from tests.simulation.analysts import Analysts
 from tests.simulation.authority import Authority
 from tests.simulation.checks import Checks
+from tests.simulation.disputes import DESK_POLL_S, Disputes
 from tests.simulation.eventloop import Stuck, VirtualLoop
 from tests.simulation.expiry import REFRESH_S, STALE, Expiry
 from tests.simulation.faults import Faults
@@ -45,7 +46,6 @@ from tests.simulation.services import (
 )
 from tests.simulation.sql.tables import Session
 from tests.simulation.station import Station
-from tests.simulation.thefts import Thefts
 
 #: After everything is healed, all is delivered, applied and told within this time: a lease for location that a dead
 #: worker held (120 s), a few longest waits (30 s), and as long as a clock was ahead that had to come back.
@@ -89,10 +89,10 @@ class World:
     checks: Checks = field(init=False)
     analysts: Analysts = field(init=False)
     faults: Faults = field(init=False)
+    disputes: Disputes = field(init=False)
     authority: Authority = field(init=False)
     restores: Restores = field(init=False)
     expiry: Expiry = field(init=False)
-    thefts: Thefts = field(init=False)
     hostile: Hostile | None = None
     trace: list[str] = field(default_factory=list)
     found: Violated | None = None
@@ -114,13 +114,13 @@ class World:
         """Make the nodes; none has started."""
         self.rng = random.Random(f"world {self.plan.seed}")
         self.network = Network(self, random.Random(f"network {self.plan.seed}"))
+        self.disputes = Disputes(self)
         self.checks = Checks(self)
         self.analysts = Analysts(self)
         self.faults = Faults(self)
         self.authority = Authority(self)
         self.restores = Restores(self)
         self.expiry = Expiry(self)
-        self.thefts = Thefts(self)
         listed = {"delivery": "pull"}
         self.entries = {
             country: members.entry(country, **(listed if country == self.plan.fetching else {}))
@@ -153,8 +153,11 @@ class World:
                 unapplied_records_max=self.plan.unapplied_records_max,
                 locate_batch_items_max=self.plan.locations_at_once,
                 directory_refresh_s=REFRESH_S if self.expiry.on else made.settings.directory_refresh_s,
+                desk_poll_s=DESK_POLL_S if self.plan.desk else made.settings.desk_poll_s,
             )
             self.stations[node] = made
+        if self.plan.desk:
+            self.disputes.open()
 
     # What the parts tell.
 
@@ -175,7 +178,6 @@ class World:
     def committed(self, station: Station, name: str, session: Session) -> None:
         """A transaction is durable."""
         self.checks.committed(station, name, session)
-        self.thefts.committed(station, session)
 
     def may_leave(self, url: str) -> bool:
         """Tell whether what was reported under this address was qualified."""
@@ -232,7 +234,6 @@ class World:
                 return
         self.quiet_after_s = self.loop.time() - ACTIVE_S
         self.checks.at_the_end()
-        self.thefts.at_the_end()
         self._over.set()
 
     def heal(self) -> None:
@@ -247,16 +248,13 @@ class World:
             station.database_down = False
             station.file.write(self.directory())
             station._start_again()
+        self.disputes.heal()
 
     def happen(self, event: Event) -> None:
         """Let one event happen."""
         self.note("--", "info", f"EVENT {event}")
         name = event.kind.replace("-", "_")
-        known = [
-            action
-            for part in (self.faults, self.expiry, self.thefts)
-            if (action := getattr(part, name, None)) is not None
-        ]
+        known = [action for part in (self.faults, self.expiry, self.disputes) if (action := getattr(part, name, None))]
         (known or [getattr(self, "_" + name)])[0](event)
 
     def station(self, country: str) -> Station:
@@ -265,12 +263,12 @@ class World:
 
     def _report(self, event: Event) -> None:
         for number in range(event.number):
-            self._at(self.station(event.node), self._hand_in(event, number))
+            self.act_at(self.station(event.node), self._hand_in(event, number))
 
     def _move(self, event: Event) -> None:
         run = self.station(event.node).run
         if run is not None and run.node is not None and not run.station.alone:
-            self._at(self.station(event.node), run.move(self.rng, event.other))
+            self.act_at(self.station(event.node), run.move(self.rng, event.other))
 
     def _analyst(self, event: Event) -> None:
         station = self.station(event.node)
@@ -278,9 +276,9 @@ class World:
             # People look after it: nobody decides anything on older storage.
             return
         if (work := self.analysts.happen(station, event)) is not None:
-            self._at(station, work)
+            self.act_at(station, work)
 
-    def _at(self, station: Station, work: Coroutine[Any, Any, None]) -> None:
+    def act_at(self, station: Station, work: Coroutine[Any, Any, None]) -> None:
         """Let somebody at a node do something, in the node's present life."""
         if station.run is None:
             work.close()
@@ -406,7 +404,6 @@ def simulated(plan: Plan) -> Iterator[None]:
     with ExitStack() as stack:
         instead = partial(replaced, stack)
         stack.enter_context(_uncollected())
-        stack.enter_context(_unlisted())
         stack.enter_context(remembered(plan.seed))
         instead(os, "urandom", chance.randbytes)
         instead(secrets, "token_hex", lambda count: chance.randbytes(count).hex())
@@ -423,17 +420,6 @@ def simulated(plan: Plan) -> Iterator[None]:
             yield
         finally:
             random.setstate(state)
-
-
-@contextmanager
-def _unlisted() -> Iterator[None]:
-    """Let asyncio list no task: the loop does, and that list costs a hundredth of a history."""
-    of_asyncio: Any = asyncio.tasks._all_tasks  # type: ignore[attr-defined] # not in its stubs
-    of_asyncio.add = bool
-    try:
-        yield
-    finally:
-        del of_asyncio.add
 
 
 @contextmanager

@@ -84,6 +84,7 @@ CASTS: dict[str, Callable[[Any], Any]] = {
     "smallint": int,
     "numeric": lambda value: value,
     "float8": float,
+    "bool": bool,
     "boolean": bool,
     "timestamptz": lambda value: datetime.fromisoformat(value) if isinstance(value, str) else value,
     "date": lambda value: value.date() if isinstance(value, datetime) else value,
