@@ -104,8 +104,10 @@ class StepChecks:
         for leaf, offence in self.world.analysts.offences.items():
             receiver = self.world.stations[offence.peer]
             stands = receiver.disk.find("items", id=offence.item)
-            if stands and (stands[0]["state"] == State.WITHDRAWN or stands[0]["assigned_node"] == offence.node):
-                # What was on its way when the report was taken back is noted; and whoever gets an item may act.
+            had_it = offence.item in self.lied_about or (bool(stands) and stands[0]["assigned_node"] == offence.node)
+            if had_it or (stands and stands[0]["state"] == State.WITHDRAWN):
+                # What was on its way when the report was taken back is noted; and whoever gets an item may act, though
+                # it has given it back since.
                 continue
             places = receiver.disk.find("inbox", leaf_hash=leaf)
             for place in places:
