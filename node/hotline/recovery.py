@@ -224,8 +224,9 @@ async def recover(
     epochs = await _begin_epochs(node, recovery, asked)
     # Only now: what these records make us say belongs into the new epochs.
     await _do_again(node, directory)
-    while await node.applier.run_once(directory) or await node.applier.judge_waiting(directory):
+    while await node.applier.run_once(directory):
         pass
+    await node.applier.try_waiting(directory)
     for peer, _ in said:
         # The peers' view once more: what differed is mended.
         await node.greeter.greet(peer, directory, back=False)
@@ -314,8 +315,7 @@ async def _do_again(node: Node, directory: Directory) -> None:
         node.db, node.store.vault, node.store.teller(), node.clock.now, node.settings.forward_unqualified
     )
     await _follow(node, replayer, directory)
-    while await node.applier.judge_waiting(directory):
-        pass
+    await node.applier.try_waiting(directory)
     # A clock that was set back may have put a record before what it rests on.
     await replayer.again()
     await _follow(node, replayer, directory)

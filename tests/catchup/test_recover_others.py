@@ -18,7 +18,7 @@ from tests.catchup.test_recover import Feed, recovered
 from tests.catchup.test_worthless import report, retired
 from tests.hotline.network import ILLEGAL, Station, eventually, station
 from tests.hotline.test_exchange import told
-from tests.moves.chain import arrived, move
+from tests.moves.chain import accounted_for, arrived, move
 from tests.world import ADDRESS, TestNode, World, free_port
 
 _SET_BACK = "SELECT EXISTS (SELECT 1 FROM stream_differences WHERE kind = 'set-back' AND proven)"
@@ -230,6 +230,44 @@ async def test_what_had_left_and_was_taken_back_on_the_backup_is_taken_back_from
             assert (await nl.item(item))["reason"] == "reported-in-error"
             assert (await fr.item(item))["state"] == "withdrawn"
             assert await nl.value("SELECT count(*) FROM inbox_refusals") == 0
+
+
+async def test_what_was_refused_on_the_backup_is_judged_again(world: World) -> None:
+    """Nobody could be asked at the start, and then the other told what the backup knows nothing of."""
+    await world.create_field_keys()
+    fr_node, nl_node = world.nodes
+    async with station(nl_node) as nl:
+        async with station(fr_node) as fr:
+            await arrived(nl, await report(fr, "first"), "assigned")
+            await told(fr, 1)
+        older = await copied(fr_node)
+        async with station(fr_node) as fr:
+            kept, home = await report(fr, "kept"), await report(fr, "home")
+            await arrived(nl, home, "assigned")
+            await arrived(nl, kept, "assigned")
+            await nl.node.store.actor().act(kept, ActionAsked(Action.HOSTER_NOTIFIED))
+            await move(nl, home, ip=ADDRESS["FR"])
+            await arrived(nl, home, "transferred")
+            await arrived(fr, home, "kept")
+    async with station(older) as fr, station(nl_node) as nl:
+        # An outcome, an action, and an item that comes home: all of what was never reported from here.
+        await eventually(lambda: _refused(fr, 3), limit_s=30)
+        await eventually(lambda: _noticed(fr))
+    async with station(nl_node) as nl:
+        await recovered(older)
+        async with station(older) as fr:
+            await eventually(lambda: receipts_agree(fr, nl))
+            assert (await fr.item(home))["state"] == "kept"
+            assert await fr.value("SELECT count(*) FROM actions WHERE item_id = $1", kept) == 1
+            for one in (fr, nl):
+                assert await one.value("SELECT count(*) FROM inbox_refusals") == 0
+                assert await one.value("SELECT count(*) FROM outbox_refusals") == 0
+            assert (await nl.item(home))["state"] == "transferred"
+            await accounted_for([fr, nl])
+
+
+async def _refused(one: Station, count: int) -> bool:
+    return bool(await one.value("SELECT count(*) >= $1 FROM inbox_refusals", count))
 
 
 async def test_a_person_hears_when_who_was_left_out_can_be_asked(world: World) -> None:

@@ -129,7 +129,7 @@ class Calls:
             before = await waiting.standing(tx, peer, [item], now)
             await waiting.over(tx, stream, [idx])
             await waiting.put(tx, stream, [(idx, item)])
-            due = await waiting.lock_due(tx, now)
+            due = await waiting.lock_due(tx, now), await waiting.lock_stream(tx, stream, idx), await waiting.streams(tx)
             found = [await waiting.read(tx, number, 3) for number in (1, 2)]
             after = await waiting.standing(tx, peer, [item], now)
             later = await waiting.lock_due(tx, now + waiting.WAITS_MAX * 2)

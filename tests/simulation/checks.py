@@ -328,6 +328,9 @@ class Checks:
         if (refused := (*stream, row["idx"], row["code"])) in self.refused:
             # Before the storage went back, which the node's own outcome tells.
             return
+        if self.world.restores.is_unaware(station):
+            # It is judged again when the node is recovered; what still stands then is looked at in the end.
+            return
         self.refused.add(refused)
         giver = self.world.stations.get(stream[0])
         if giver is None or self.world.may_refuse(row["code"]) or is_outdated(self.world, station, giver, row):
@@ -407,6 +410,9 @@ class Checks:
         for stream, log in self.logs.items():
             if stream[1] in self.world.stations and log.leaves:
                 self._compare(stream, log)
+        for node in sorted(self.world.restores.ever):
+            for row in self.world.stations[node].disk.rows("inbox_refusals"):
+                self._refusal(self.world.stations[node], row)
         self.custody.at_the_end()
         self.world.disputes.at_the_end()
         self.steps.at_the_end()
@@ -430,6 +436,12 @@ class Checks:
         )
         kept = [r for r in sender.disk.rows("receipts") if r["stream"] == outbound["id"]]
         got = {r["size"]: r["note"] for r in kept if not r["worthless"]}
+        if self.world.restores.ever & set(stream[:2]):
+            # What lost its worth on one side, and is forgotten on the other, may be covered by another receipt
+            # there (docs/adr/0021).
+            worthless = {r["size"] for r in (*batches, *kept) if r["worthless"]}
+            got = {size: note for size, note in got.items() if size not in worthless}
+            given = {size: note for size, note in given.items() if size not in worthless}
         if got != given:
             self._say("I3", f"{_named(stream)}: receipts for {sorted(given)} were given, {sorted(got)} are kept")
         for size, note in got.items():

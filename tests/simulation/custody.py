@@ -90,7 +90,11 @@ class Custody:
         """A giver has the item until the receipt of its transfer is stored."""
         key = station.id, row["id"]
         before, self.stood[key] = self.stood.get(key), row["state"]
-        if row["state"] != State.TRANSFERRED or before in {None, State.TRANSFERRED} or self._is_set_back(station):
+        if (
+            row["state"] != State.TRANSFERRED
+            or before in {None, State.TRANSFERRED}
+            or self.world.restores.is_set_back(station)
+        ):
             return
         for chain in station.disk.find("custody", item_id=row["id"]):
             if chain["out_stream"] is None:
@@ -103,7 +107,7 @@ class Custody:
     def _still_leaving(self, station: Station, cursor: Row) -> None:
         """What a stored receipt gave away is not held any more."""
         for chain in station.disk.find("custody", out_stream=cursor["stream"]):
-            if chain["out_idx"] < cursor["acked_size"] and not self._is_set_back(station):
+            if chain["out_idx"] < cursor["acked_size"] and not self.world.restores.is_set_back(station):
                 (row,) = station.disk.find("items", id=chain["item_id"])
                 if row["state"] == State.LEAVING:
                     self._say("I11", f"{station.id} still has an item though it stored the receipt of its transfer")
@@ -129,15 +133,10 @@ class Custody:
     def _counts(self, node: str, item: UUID, row: Row, claims: list[str]) -> bool:
         """Tell whether a node's claim is to hold against another's."""
         station = self.world.stations[node]
-        if row["state"] == State.LEAVING or row["withdrawn_at"] is not None or self._is_set_back(station):
+        if row["state"] == State.LEAVING or row["withdrawn_at"] is not None or self.world.restores.is_set_back(station):
             return False
         left_out = {one["peer"] for one in station.disk.find("stream_differences", kind=Kind.NOT_ASKED, mended_at=None)}
         return left_out.isdisjoint(claims) and not self._is_taken_back_from(station, item)
-
-    def _is_set_back(self, station: Station) -> bool:
-        """Tell whether a node stands on older storage, and is recovered or to be recovered."""
-        restores = self.world.restores
-        return station.alone or station.id in restores.due or restores.told(station)
 
     def _is_taken_back_from(self, station: Station, item: UUID) -> bool:
         """Tell whether a withdrawal of an item that a giver wrote is still to be read at a node."""
@@ -156,12 +155,18 @@ class Custody:
                 if about != item or kind not in GIVING:
                     continue
                 receiver = self.world.stations.get(stream[1])
-                if receiver is None or self._applied(receiver, stream) <= idx:
+                if receiver is None or self._applied(receiver, stream) <= idx or self._waits(receiver, stream, idx):
                     return True
                 place = checks.told.places.get(stream, {}).get(idx)
                 if place is None or self._applied(self.world.stations[stream[0]], place[0]) <= place[1]:
                     return True
         return False
+
+    @staticmethod
+    def _waits(receiver: Station, stream: "Stream", idx: int) -> bool:
+        """Tell whether a record is judged again when what the receiver lost is back."""
+        rows = receiver.disk.find("inbound_streams", peer=stream[0], epoch=stream[2])
+        return any(receiver.disk.find("inbox_waiting", stream=row["id"], idx=idx) for row in rows)
 
     @staticmethod
     def _applied(station: Station, stream: "Stream") -> int:

@@ -36,6 +36,8 @@ EXPIRING: Final = frozenset({"unsigned", "unread"})
 
 #: How often a node's storage goes back to what it held some seconds before, and where its recovery is killed then.
 _RESTORED: Final = 0.08
+#: How often nobody runs `hotline recover` then, of the times that the database alone goes back.
+_UNATTENDED: Final = 0.5
 _RECOVERY_STEPS: Final = (
     "recover.begin",
     "recover.own",
@@ -179,7 +181,8 @@ def _restored(seed: int, honest: tuple[str, ...], others: list[Event]) -> list[E
     """A node's storage goes back: `amount` seconds after the backup, for `number` seconds the node is down.
 
     Its folder of the directory goes back with it, or stays; or it serves for a while before it is recovered, and no
-    peer can be reached. Its recovery may be killed. Another member may be suspended meanwhile, and is not asked.
+    peer can be reached; or it is started as if nothing had happened. Its recovery may be killed. Another member may be
+    suspended meanwhile, and is not asked.
     """
     rng = random.Random(f"restored {seed}")
     if rng.random() >= _RESTORED:
@@ -188,6 +191,9 @@ def _restored(seed: int, honest: tuple[str, ...], others: list[Event]) -> list[E
     lasts_s = rng.uniform(0.5, ACTIVE_S - 4.0 - at_s)
     detail = rng.choice(("folder", "database", "alone"))
     kinds = {event.kind for event in others}
+    if detail == "database" and "listed" not in kinds and random.Random(f"unattended {seed}").random() < _UNATTENDED:
+        # Somebody who knows more can be asked, or nobody would ever find out.
+        detail = "unattended"
     events = [Event(at_s, "restore", node, number=rng.choice((1, 9)), amount=lasts_s, detail=detail)]
     if detail == "alone":
         # What the backup holds on its way is sent again before it is known that it had arrived.
@@ -198,7 +204,7 @@ def _restored(seed: int, honest: tuple[str, ...], others: list[Event]) -> list[E
         step = f"{rng.choice(('before', 'after'))} {rng.choice(_RECOVERY_STEPS)}"
         killed = Event(at_s + lasts_s, "crash-at-commit", node, number=rng.randint(1, 3), amount=2.0, detail=step)
         events.append(killed)
-    if "listed" not in kinds and rng.random() < 0.25:
+    if "listed" not in kinds and rng.random() < 0.25 and detail != "unattended":
         away = rng.choice([country for country in honest if country != node])
         begins_s = rng.uniform(at_s, at_s + lasts_s)
         ends_s = rng.uniform(at_s + lasts_s + 10.0, ACTIVE_S + BACK_AFTER_S)

@@ -26,7 +26,7 @@ class Quiet:
         for station in self.world.stations.values():
             if station.run is None or station.run.node is None:
                 return f"{station.id} is down"
-            if station.alone or station.id in self.world.restores.due or self.world.restores.told(station):
+            if self.world.restores.is_set_back(station):
                 return f"{station.id} is to be recovered again"
             for row in station.disk.rows("stream_differences"):
                 if row["kind"] == Kind.NOT_ASKED and row["mended_at"] is None and row["peer"] in self.world.stations:
@@ -43,7 +43,10 @@ class Quiet:
                     return f"an item of {station.id} is {state}"
             if any(self._may_move(station, row["item_id"]) for row in station.disk.rows("relocations")):
                 return f"{station.id} has items to locate anew"
-            if station.disk.rows("inbox_waiting"):
+            # For who never says what it holds it is waited for weeks.
+            if station.disk.rows("inbox_waiting") and not station.disk.find(
+                "stream_differences", kind=Kind.NOT_ASKED, mended_at=None
+            ):
                 return f"{station.id} has steps that wait for whom it did not ask"
             if (disputed := self.world.disputes.waiting(station)) is not None:
                 return disputed

@@ -29,6 +29,8 @@ _LOOK_EVERY_S: Final = 3.0
 _WAIT_S: Final = 30.0
 #: How long a node that was set back serves alone: longer than a start waits for the answers of peers.
 _ALONE_S: Final = 9.0
+#: How long a node that was set back is left to itself: its peers can be reached long before.
+_UNATTENDED_S: Final = 60.0
 #: What only this node's own signature proves.
 _SET_BACK: Final = frozenset({Kind.SET_BACK, Kind.OTHER_ROOT})
 
@@ -40,6 +42,8 @@ class Restores:
     world: "World"
     ever: set[str] = field(default_factory=set)
     due: set[str] = field(default_factory=set)
+    #: Nodes on older storage that are left to find out by themselves.
+    unattended: set[str] = field(default_factory=set)
     #: Receipts that left a node which has forgotten them, and that its peer had not stored by then.
     forgotten: set[bytes] = field(default_factory=set)
 
@@ -62,15 +66,23 @@ class Restores:
         if event.detail == "alone":
             station.alone = True
             world.later(event.number + _ALONE_S, lambda: self._noticed(station))
+        elif event.detail == "unattended":
+            self.unattended.add(station.id)
+            world.later(event.number + _UNATTENDED_S, lambda: self._noticed(station))
         else:
             self.due.add(station.id)
         world.checks.set_back(station)
 
     def _noticed(self, station: "Station") -> None:
         """Somebody sees that the node was not recovered: what it wrote meanwhile nobody was told."""
-        station.alone = False
-        self.due.add(station.id)
-        station.crash(1.0)
+        if station.alone or station.id in self.unattended:
+            station.alone = False
+            self.due.add(station.id)
+            station.crash(1.0)
+
+    def is_set_back(self, station: "Station") -> bool:
+        """Tell whether a node stands on older storage, and is recovered or to be recovered."""
+        return station.alone or station.id in self.due | self.unattended or self.told(station)
 
     def _look(self, station: "Station") -> None:
         """Stop a node that was told so, and recover it again."""
@@ -88,6 +100,10 @@ class Restores:
         left_out = {row["peer"] for row in standing if row["kind"] == Kind.NOT_ASKED} & self.world.stations.keys()
         return any(is_set_back(row) or (row["peer"] in left_out and row["kind"] in _SET_BACK) for row in standing)
 
+    def is_unaware(self, station: "Station") -> bool:
+        """Tell whether a node serves on older storage and nobody has noticed."""
+        return station.id in self.unattended and station.run is not None and station.run.node is not None
+
     async def recover(self, run: "Run", node: Node) -> None:
         """Run `hotline recover`, again and again until it succeeds."""
         station, world = run.station, self.world
@@ -101,6 +117,7 @@ class Restores:
             else:
                 world.note(station.id, "info", f"recovered: {done}")
                 self.due.discard(station.id)
+                self.unattended.discard(station.id)
                 return
             await world.loop.pause(_LOOK_EVERY_S)
 

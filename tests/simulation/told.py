@@ -47,7 +47,11 @@ class Told:
     def at_the_end(self, stream: "Stream", log: "Log") -> None:
         """Nothing is left to be told of a stream."""
         told = self.places.get(stream, {}).keys()
-        missing = [idx for idx, kind in enumerate(log.types) if kind != "outcome" and idx not in told]
+        receiver = self.world.stations[stream[1]]
+        rows = receiver.disk.find("inbound_streams", peer=stream[0], epoch=stream[2])
+        waits = {row["idx"] for one in rows for row in receiver.disk.find("inbox_waiting", stream=one["id"])}
+        open_ = [idx for idx, kind in enumerate(log.types) if kind != "outcome" and idx not in told]
+        missing = [idx for idx in open_ if idx not in waits]
         if missing:
             self._say(f"{StreamId(*stream).origin()}: no outcome was told of the records at {missing}")
 

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Final
 
 import msgspec
 
@@ -17,6 +18,9 @@ from protocol.steps import StatusBody, TransferBody, WithdrawalBody
 
 #: What a peer may ask us to do with a record; another purpose is refused, not guessed at.
 PURPOSES = frozenset({"takedown", "law-enforcement", "statistics"})
+
+#: What is said of an outcome about records that were never written here, which a restored node may only have lost.
+NEVER_SENT: Final = "the outcome speaks of records never sent"
 
 
 @dataclass(frozen=True, slots=True)

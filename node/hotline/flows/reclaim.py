@@ -15,7 +15,7 @@ from node.errors import OperatorError
 from node.hotline.domain.comparison import Direction
 from node.hotline.domain.delivery import Problem
 from node.hotline.judging import Judge
-from node.hotline.store import inbound, judged, outbound, restored
+from node.hotline.store import inbound, judged, outbound, restored, waiting
 from node.hotline.store.vault import Vault
 from node.platform.database import Database, Transaction
 from protocol.batch import RETURNED_BYTES_MAX, decode_batch
@@ -168,6 +168,9 @@ class Reclaimer:
             [(one.index, one.code, one.field, one.detail) for one in body.refused],
             now,
         )
+        # What the older database refused of what we had taken is taken, now that what was lost comes back.
+        taken = [*body.accepted, *body.kept]
+        await waiting.judge_again(tx, await waiting.refused_within(tx, self.vault, peer, about.epoch, taken))
 
 
 def _opened(raw: bytes, directory: Directory) -> tuple[Checkpoint, StreamId, bool]:

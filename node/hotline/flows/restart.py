@@ -5,7 +5,10 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from node.hotline.store import outbound, restored
+from msgspec.structs import replace
+
+from node.hotline.domain.acceptance import NEVER_SENT
+from node.hotline.store import outbound, restored, waiting
 from node.hotline.store.vault import Vault
 from node.platform.database import Database, Transaction
 from node.platform.ids import new_id
@@ -44,6 +47,7 @@ class Restarter:
             for peer, epoch, by in await restored.newest_epochs(tx):
                 if peer not in asked or by == recovery:
                     continue
+                await self._judge_again(tx, peer, await waiting.refused_with(tx, self.vault, peer, NEVER_SENT))
                 await self._begin(tx, peer, epoch, recovery, now)
                 begun.append((peer, epoch + 1))
         return begun
@@ -90,7 +94,13 @@ class Restarter:
             return None if await self._has_arrived(tx, peer, one.item_id) else raw
         if not isinstance(body, OutcomeBody):
             return raw
-        rest = _from_index(body, await restored.told(tx, peer, StreamId.parse(body.stream).epoch))
+        epoch = StreamId.parse(body.stream).epoch
+        rest = _from_index(body, await restored.told(tx, peer, epoch))
+        # Refused by what the older database knew, and nobody has heard so.
+        places = [(one.index, one.index) for one in rest.refused]
+        refused = await waiting.refused_within(tx, self.vault, peer, epoch, places)
+        again = await self._judge_again(tx, peer, refused)
+        rest = replace(rest, refused=tuple(one for one in rest.refused if one.index not in again))
         if rest == body:
             return raw
         envelope = record.envelope
@@ -104,6 +114,16 @@ class Restarter:
             iat=envelope.iat,
             handling=envelope.handling,
         )
+
+    async def _judge_again(self, tx: Transaction, peer: str, refused: Sequence[waiting.RefusedRecord]) -> set[int]:
+        """Let what was refused of a peer's records be judged when what was lost is back; returns their indices.
+
+        Not what gives an item, where that would wait for somebody left out: its sender has it again.
+        """
+        left_out = bool(refused) and (await waiting.standing(tx, peer, (), self.clock_now())).left_out
+        again = [one for one in refused if not (left_out and one.gives)]
+        await waiting.judge_again(tx, again)
+        return {one.idx for one in again}
 
     async def _has_arrived(self, tx: Transaction, peer: str, item_id: UUID) -> bool:
         """Tell whether the peer has what was taken back from it; then it is not, and stands there again.

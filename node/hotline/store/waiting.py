@@ -1,13 +1,18 @@
 """Steps of peers that wait while a recovery is not complete: what they speak of may be lost here. Decides nothing."""
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID
 
 from node.hotline.store.inbound import ApplyHead
-from node.platform.database import Transaction
+from node.hotline.store.vault import Vault
+from node.platform.database import Row, Transaction
+from protocol.bodies import ReportBody
+from protocol.errors import ProtocolError
+from protocol.record import parse_record
+from protocol.steps import TransferBody
 
 #: For so long after a recovery it is waited for who was left out; some never come back.
 WAITS_MAX: Final = timedelta(days=30)
@@ -47,24 +52,46 @@ async def put(tx: Transaction, stream: int, rows: Sequence[tuple[int, UUID]]) ->
 async def lock_due(tx: Transaction, now: datetime) -> ApplyHead | None:
     """Lock the apply cursor of a stream of which records wait no longer, or return None; its turn begins at them."""
     row = await tx.row(
-        "SELECT c.stream, s.peer, s.epoch, c.told, (SELECT min(w.idx) FROM inbox_waiting w WHERE w.stream = c.stream) "
-        "AS first FROM apply_cursors c JOIN inbound_streams s ON s.id = c.stream "
-        "WHERE EXISTS (SELECT 1 FROM inbox_waiting w WHERE w.stream = c.stream) "
-        "AND NOT EXISTS (SELECT 1 FROM stream_differences d WHERE d.kind = 'not-asked' AND d.mended_at IS NULL "
-        "AND d.seen_at > $1) ORDER BY s.peer, s.epoch LIMIT 1 FOR UPDATE OF c SKIP LOCKED",
+        _HEAD  # noqa: S608 - names of ours
+        + " AND NOT EXISTS (SELECT 1 FROM stream_differences d WHERE d.kind = 'not-asked' "
+        "AND d.mended_at IS NULL AND d.seen_at > $1) ORDER BY s.peer, s.epoch LIMIT 1 FOR UPDATE OF c SKIP LOCKED",
         now - WAITS_MAX,
     )
-    if row is None:
-        return None
+    return None if row is None else _head(row)
+
+
+async def lock_stream(tx: Transaction, stream: int, first: int) -> ApplyHead | None:
+    """Lock the apply cursor of a stream of which records from `first` on wait, or return None where none does."""
+    row = await tx.row(f"{_HEAD} AND c.stream = $1 FOR UPDATE OF c", stream)
+    rows = await read(tx, stream, 1, first=first)
+    return None if row is None or not rows else replace(_head(row), applied=rows[0][0])
+
+
+_HEAD = (
+    "SELECT c.stream, s.peer, s.epoch, c.told, (SELECT min(w.idx) FROM inbox_waiting w WHERE w.stream = c.stream) "
+    "AS first FROM apply_cursors c JOIN inbound_streams s ON s.id = c.stream "
+    "WHERE EXISTS (SELECT 1 FROM inbox_waiting w WHERE w.stream = c.stream)"
+)
+
+
+def _head(row: Row) -> ApplyHead:
     return ApplyHead(row["stream"], row["peer"], row["epoch"], row["first"], told=row["told"])
 
 
-async def read(tx: Transaction, stream: int, records_max: int) -> list[tuple[int, bytes, bytes]]:
-    """Return (`idx`, leaf hash, sealed bytes) of the records of a stream that wait, the oldest first."""
+async def streams(tx: Transaction) -> list[int]:
+    """Return the streams of which records wait, an earlier epoch of a peer before a later one."""
+    rows = await tx.fetch(f"{_HEAD} ORDER BY s.peer, s.epoch")
+    return [row["stream"] for row in rows]
+
+
+async def read(tx: Transaction, stream: int, records_max: int, *, first: int = 0) -> list[tuple[int, bytes, bytes]]:
+    """Return (`idx`, leaf hash, sealed bytes) of the records of a stream that wait, from `first` on."""
     rows = await tx.fetch(
         "SELECT b.idx, b.leaf_hash, b.record_enc FROM inbox_waiting w "
-        "JOIN inbox b ON b.stream = w.stream AND b.idx = w.idx WHERE w.stream = $1 ORDER BY b.idx LIMIT $2",
+        "JOIN inbox b ON b.stream = w.stream AND b.idx = w.idx WHERE w.stream = $1 AND w.idx >= $2 "
+        "ORDER BY b.idx LIMIT $3",
         stream,
+        first,
         records_max,
     )
     return [(row["idx"], row["leaf_hash"], row["record_enc"]) for row in rows]
@@ -73,6 +100,60 @@ async def read(tx: Transaction, stream: int, records_max: int) -> list[tuple[int
 async def over(tx: Transaction, stream: int, indices: Sequence[int]) -> None:
     """Note that these records wait no longer."""
     await tx.execute("DELETE FROM inbox_waiting WHERE stream = $1 AND idx = ANY($2::bigint[])", stream, indices)
+
+
+@dataclass(frozen=True, slots=True)
+class RefusedRecord:
+    """A record of a peer that was refused, as it was read; its `item` is the one it names."""
+
+    stream: int
+    idx: int
+    item: UUID
+    gives: bool
+
+
+async def judge_again(tx: Transaction, refused: Sequence[RefusedRecord]) -> None:
+    """Let records that were refused, and whose sender does not know that, wait to be judged again."""
+    for one in refused:
+        await tx.execute("DELETE FROM inbox_refusals WHERE stream = $1 AND idx = $2", one.stream, one.idx)
+        await put(tx, one.stream, [(one.idx, one.item)])
+
+
+async def refused_with(tx: Transaction, vault: Vault, peer: str, detail: str) -> list[RefusedRecord]:
+    """Return the records of `peer` that were refused with this sentence and can be read."""
+    rows = await tx.fetch(f"{_REFUSED} AND r.detail = $2 ORDER BY b.stream, b.idx", peer, detail)
+    return _readable(vault, rows)
+
+
+async def refused_within(
+    tx: Transaction, vault: Vault, peer: str, epoch: int, ranges: Sequence[tuple[int, int]]
+) -> list[RefusedRecord]:
+    """Return the records of one epoch of `peer` in these ranges that were refused and can be read."""
+    found = []
+    for first, last in ranges:
+        rows = await tx.fetch(
+            f"{_REFUSED} AND s.epoch = $2 AND r.idx >= $3 AND r.idx <= $4 ORDER BY b.idx", peer, epoch, first, last
+        )
+        found += _readable(vault, rows)
+    return found
+
+
+_REFUSED = (
+    "SELECT b.stream, b.idx, b.record_enc FROM inbox_refusals r JOIN inbound_streams s ON s.id = r.stream "
+    "JOIN inbox b ON b.stream = r.stream AND b.idx = r.idx WHERE s.peer = $1"
+)
+
+
+def _readable(vault: Vault, rows: Sequence[Row]) -> list[RefusedRecord]:
+    found = []
+    for row in rows:
+        try:
+            record = parse_record(vault.open_record("inbox", row["stream"], row["idx"], row["record_enc"]))
+        except ProtocolError:
+            continue
+        gives = isinstance(record.body, ReportBody | TransferBody)
+        found.append(RefusedRecord(row["stream"], row["idx"], UUID(record.envelope.item), gives))
+    return found
 
 
 async def indices(tx: Transaction, stream: int, first: int, end: int) -> frozenset[int]:

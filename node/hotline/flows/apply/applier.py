@@ -154,6 +154,30 @@ class Applier:
 
         return await self._run(take, directory)
 
+    async def try_waiting(self, directory: Directory) -> None:
+        """Judge everything that waits; what is still of no item that is known goes on waiting."""
+        async with self.db.transaction("recover.read") as tx:
+            streams = await waiting.streams(tx)
+        for stream in streams:
+            first: int | None = 0
+            while first is not None:
+                first = await self._try(stream, first, directory)
+
+    async def _try(self, stream: int, first: int, directory: Directory) -> int | None:
+        """Judge what waits of a stream from `first` on, up to `records_max`; returns where to go on, or None."""
+        after = None
+
+        async def take(tx: Transaction) -> _Turn | None:
+            nonlocal after
+            head = await waiting.lock_stream(tx, stream, first)
+            if head is None:
+                return None
+            rows = await waiting.read(tx, stream, self.records_max, first=first)
+            after = rows[-1][0] + 1
+            return _Turn(head, rows, again=True)
+
+        return after if await self._run(take, directory) else None
+
     async def _run(self, take: Callable[[Transaction], Awaitable[_Turn | None]], directory: Directory) -> int:
         verified: dict[tuple[int, int], Judged | Refused] = {}
         while True:
@@ -200,8 +224,8 @@ class Applier:
             refused = [verdict for verdict in verdicts if isinstance(verdict, Refused)]
             steps = {one.idx: UUID(one.record.envelope.item) for one in judged if _is_step(one)}
             standing = waiting.Standing()
-            if steps and not turn.again:
-                standing = await waiting.standing(tx, head.peer, steps.values(), now)
+            if steps:
+                standing = await waiting.standing(tx, head.peer, () if turn.again else steps.values(), now)
             waits = {idx: item for idx, item in steps.items() if item in standing.items}
             appliers = _Appliers.of(self.node_id, self.vault, incomplete=standing.left_out)
             refused += await appliers.apply(tx, head, [one for one in judged if one.idx not in waits], now)
@@ -253,7 +277,7 @@ class Applier:
             tx, head.stream, [(one.idx, one.code, one.field, one.detail) for one in refused], now
         )
         if turn.again:
-            await waiting.over(tx, head.stream, [idx for idx, _, _ in turn.rows])
+            await waiting.over(tx, head.stream, [idx for idx, _, _ in turn.rows if idx not in waits])
             return
         if waits:
             await waiting.put(tx, head.stream, sorted(waits.items()))

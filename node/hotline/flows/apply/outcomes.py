@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from node.hotline.domain.acceptance import Judged, Refused
+from node.hotline.domain.acceptance import NEVER_SENT, Judged, Refused
 from node.hotline.store import custody, inbound, outbound, steps
 from node.hotline.store.telling import Telling
 from node.platform.database import Row, Transaction
@@ -51,7 +51,7 @@ class OutcomeApplier:
         stream = await outbound.stream_of(tx, head.peer, told.epoch)
         indices = [last for _, last in (*body.accepted, *body.kept)] + [one.index for one in body.refused]
         if stream is None or any(idx >= stream.next_index for idx in indices):
-            raise ProtocolError("schema-invalid", "the outcome speaks of records never sent", field="body.stream")
+            raise ProtocolError("schema-invalid", NEVER_SENT, field="body.stream")
         if body.refused:
             back = await custody.handed_on(tx, stream.id, [one.index for one in body.refused])
             await outbound.refuse(tx, stream.id, [(one.index, one.code, one.detail) for one in body.refused], now)
