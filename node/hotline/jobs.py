@@ -307,14 +307,17 @@ class Jobs:
     async def _refresh(self) -> None:
         """Look for a newer directory and newer geolocation files."""
         node = self._node
-        await node.membership.refresh_if_due()
+        try:
+            await node.membership.refresh_if_due()
+        finally:
+            # A newer one that cannot be remembered, since the database is away, is no reason to be silent.
+            self._tell_freshness()
         if node.directory() is not self._directory:
             self._directory = node.directory()
             self._to_reroute = True
             node.log.info(
                 "a new membership directory is in use", action="directory.changed", version=node.directory().version
             )
-        self._tell_freshness()
         if self._to_reroute:
             worthless = await node.judge.run()
             if worthless:

@@ -188,7 +188,7 @@ class Pulls:
             if problem is not None:
                 return problem
             async with self._node.db.transaction("pull.brought") as tx:
-                await pulls.brought(tx, stream, size)
+                await pulls.brought(tx, stream, size, note)
         return None
 
     async def _help(self, peer: NodeEntry) -> None:

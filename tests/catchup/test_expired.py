@@ -1,8 +1,10 @@
 """A directory that expires while something is under way: nothing more of it is sent, and nothing new is begun."""
 
 import asyncio
+import io
 from collections.abc import Callable
 
+import asyncpg
 import pytest
 
 from node.__main__ import main
@@ -10,10 +12,12 @@ from node.errors import OperatorError
 from node.hotline.domain.delivery import BatchAnswer, Problem
 from node.hotline.flows.offer import Offered, Offerer
 from node.hotline.gateways.peers import PeerGateway
+from node.hotline.jobs import Jobs
 from node.hotline.pulling import Pulls
 from node.hotline.recovery import recover
 from node.hotline.rounds import Rounds
 from node.platform.membership import Membership
+from node.platform.telemetry import make_logger
 from node.platform.trust import Freshness
 from node.setting_files import write_settings
 from protocol.directory import NodeEntry
@@ -173,3 +177,22 @@ async def test_commands_ask_nobody_and_say_so(
         shown = capsys.readouterr().out
         assert "NOT ASKED: nl.hotline.example (the directory here has expired)." in shown
         assert await nl.value("SELECT last_heard_at FROM peers") == heard
+
+
+async def test_it_is_said_though_the_database_is_away(
+    world: World, expire: Callable[[Membership], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A newer directory may be there, and cannot be remembered."""
+    await world.create_field_keys()
+    lines = io.StringIO()
+
+    async def refresh_if_due(_self: Membership) -> bool:
+        raise asyncpg.ConnectionDoesNotExistError("away")
+
+    async with station(world.nodes[0], log=make_logger("info", "json", lines)) as fr:
+        monkeypatch.setattr(Membership, "refresh_if_due", refresh_if_due)
+        expire(fr.node.membership)
+        jobs = Jobs(fr.node, Rounds(fr.node))
+        with pytest.raises(asyncpg.ConnectionDoesNotExistError):
+            await jobs._refresh()
+    assert '"state": "expired"' in lines.getvalue()

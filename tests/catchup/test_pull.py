@@ -13,6 +13,7 @@ import pytest
 from node.__main__ import main
 from node.hotline.domain.delivery import Problem
 from node.hotline.pulling import Pulls
+from node.hotline.store import judged
 from node.platform.trust import Freshness
 from node.setting_files import write_settings
 from protocol.checkpoint import Checkpoint
@@ -100,6 +101,33 @@ async def test_who_can_rely_on_no_directory_fetches_nothing_until_it_can(
         async with station(world.nodes[0]) as fr:
             await fr.report(f"http://{ADDRESS['NL']}/x", qualification=ILLEGAL)
             await eventually(lambda: _holds(nl, 1), limit_s=30.0)
+
+
+async def test_a_receipt_that_lost_its_worth_on_its_way_is_brought_again(
+    world: World, behind: TestNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A key is found to be stolen between the peer's answer and the note that the peer has the receipt."""
+    await world.create_field_keys()
+    brought: list[int] = []
+    async with station(world.nodes[0]) as fr, station(behind) as nl:
+        real = nl.node.catchup.put_receipt
+
+        async def put_receipt(peer: NodeEntry, epoch: int, size: int, note: bytes) -> Problem | None:
+            problem = await real(peer, epoch, size, note)
+            if not brought:
+                async with nl.node.db.transaction("test.judge") as tx:
+                    await tx.execute("UPDATE inbound_batches SET worthless = true")
+                    await judged.fetch_again(tx, await tx.value("SELECT stream FROM inbound_batches"))
+            brought.append(size)
+            return problem
+
+        monkeypatch.setattr(nl.node.catchup, "put_receipt", put_receipt)
+        await fr.report(f"http://{ADDRESS['NL']}/x", qualification=ILLEGAL)
+
+        async def again() -> bool:
+            return brought == [1, 1]
+
+        await eventually(again)
 
 
 async def _holds(at: Station, items: int) -> bool:

@@ -30,7 +30,7 @@ from node.hotline.flows.transfer.disputes import Disputer
 from node.hotline.flows.transfer.fallback import Fallback
 from node.hotline.framing import Framer
 from node.hotline.pulling import Pulls
-from node.hotline.store import contacts, custody, desk, directories, heads, outbound, pulls, restored, steps
+from node.hotline.store import contacts, custody, desk, directories, heads, judged, outbound, pulls, restored, steps
 from node.hotline.store.desk import Dispute
 from node.hotline.store.steps import Listener
 from node.platform.database import Transaction
@@ -232,7 +232,7 @@ async def _bring_once(self: Pulls, peer: NodeEntry, owed: list[tuple[int, int, i
     """Each receipt is noted as brought before it is."""
     for stream, epoch, size, note in owed:
         async with self._node.db.transaction("pull.brought") as tx:
-            await pulls.brought(tx, stream, size)
+            await pulls.brought(tx, stream, size, note)
         problem = await self._node.catchup.put_receipt(peer, epoch, size, note)
         if problem is not None:
             return problem
@@ -293,6 +293,24 @@ def _never_expired(self: InUse, now: datetime) -> Freshness:
 
 def _whenever_signed(*_args: object) -> None:
     """What was signed once is good for ever."""
+
+
+@contextmanager
+def _stolen_key_opens() -> Iterator[None]:
+    real = Directory.http_key
+
+    def http_key(self: Directory, keyid: str, at: datetime) -> tuple[str, Any]:
+        found = self._http.get(keyid)
+        if found is not None and found[1].state is KeyState.COMPROMISED:
+            return found[0].id, found[1].public
+        return real(self, keyid, at)
+
+    with patch.object(Directory, "http_key", http_key):
+        yield
+
+
+async def _stays_delivered(*_args: object) -> None:
+    """What was receipted once is delivered."""
 
 
 async def _no_epoch(*_args: object) -> list[tuple[str, int]]:
@@ -428,6 +446,24 @@ BUGS: Final = (
         "Metadata that have expired are taken from whoever offers them.",
         lambda: patch.object(Update, "_check_expiry", _whenever_signed),
         needs="unsigned",
+    ),
+    Bug(
+        "stolen-key-opens",
+        "A key that is listed as stolen still opens the door.",
+        _stolen_key_opens,
+        needs="compromised",
+    ),
+    Bug(
+        "stolen-receipt-key-counts",
+        "A receipt under a stolen receipt key counts where it states a time before the theft.",
+        lambda: patch.object(DirectoryKey, "counts_at", DirectoryKey.good_at),
+        needs="compromised",
+    ),
+    Bug(
+        "not-sent-again",
+        "What had a receipt that lost its worth is not sent again.",
+        lambda: patch.object(judged, "send_again", _stays_delivered),
+        needs="compromised",
     ),
     Bug(
         "no-new-epoch",

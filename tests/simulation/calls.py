@@ -144,7 +144,8 @@ class Calls:
             head = await pulls.head(tx, peer)
             await pulls.begin(tx, peer, epoch)
             owed = await pulls.owed(tx, peer)
-            await pulls.brought(tx, stream, size)
+            given = [one for one in owed if (one[0], one[2]) == (stream, size)]
+            await pulls.brought(tx, stream, size, given[0][3] if given else b"another")
             return head, owed, await pulls.owed(tx, peer)
 
         return step

@@ -115,11 +115,20 @@ class Checks:
 
     def committed(self, station: Station, name: str, session: Session) -> None:
         """Look at what one transaction wrote."""
+        # Most read, and write nothing.
+        if session.writes:
+            self._written(station, name, session)
+        if station.run is not None and (running := station.run.tasks_running(TASKS_MAX)) is not None:
+            self._say("I12", f"{station.id} has {running} tasks")
+
+    def _written(self, station: Station, name: str, session: Session) -> None:
         if name == "recover.own":
             self._taken_back(station, session)
         # Records first: what is said of a stream is held against what stands in it.
         for table, look in self._looks.items():
-            for row in session.writes.get(table, {}).values():
+            if table not in session.writes:
+                continue
+            for row in session.writes[table].values():
                 if row is not None:
                     look(station, row)
         self.custody.committed(station, session)
@@ -127,8 +136,6 @@ class Checks:
             self._heard(station, name, session)
         if name == "deliver.receipt":
             self._reached(station, session)
-        if station.run is not None and (running := station.run.tasks_running(TASKS_MAX)) is not None:
-            self._say("I12", f"{station.id} has {running} tasks")
 
     def set_back(self, station: Station) -> None:
         """A node's storage went back: so does what is known of it."""

@@ -76,14 +76,15 @@ class Driver:
         self._fate = fate
 
     async def fetch(self, query: str, *args: object) -> list[dict[str, Any]]:
-        """Return rows by column name."""
+        """Return rows by column name; each has a value for every name."""
         result = await self._run(query, args)
-        return [dict(zip(result.names, row, strict=True)) for row in result.rows]
+        names = result.names
+        return [dict(zip(names, row, strict=False)) for row in result.rows]
 
     async def fetchrow(self, query: str, *args: object) -> dict[str, Any] | None:
         """Return the first row, or None."""
         result = await self._run(query, args)
-        return dict(zip(result.names, result.rows[0], strict=True)) if result.rows else None
+        return dict(zip(result.names, result.rows[0], strict=False)) if result.rows else None
 
     async def fetchval(self, query: str, *args: object) -> object:
         """Return the first column of the first row, or None."""

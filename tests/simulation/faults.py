@@ -6,17 +6,13 @@ Each event is the method of its name.
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING
 
-from node.platform.keyfiles import NodeKeys
-from protocol.timestamps import format_time
 from tests.simulation import members
 from tests.simulation.hostile import Hostile
 from tests.simulation.network import Link
 from tests.simulation.plan import ACTIVE_S, Event
-from tests.simulation.services import START
 from tests.simulation.sql.tables import ROW_ID, Blocked
 from tests.simulation.station import Commit
 
@@ -119,28 +115,6 @@ class Faults:
         for station in world.stations.values():
             # What was signed since then is there too.
             world.later(world.rng.uniform(0.0, 8.0), partial(world.expiry.write, station))
-
-    def new_keys(self, event: Event) -> None:
-        """Retire a node's keys and list new ones, which it signs with from now on; the others hear of it later."""
-        world, station = self.world, self.world.station(event.node)
-        world.generation += 1
-        now = format_time(START + timedelta(seconds=world.loop.time()))
-        keys = world.entries[event.node]["keys"]
-        for key in keys:
-            if key["state"] == "active":
-                key |= {"state": "retired", "retired_at": now}
-        world.entries[event.node] = {
-            **world.entries[event.node],
-            "keys": [
-                *keys,
-                *(members.key_entry(station.id, use, world.generation, not_before=now) for use in members.USES),
-            ],
-        }
-        self.directory(event)
-        world.rekeyed_in = world.version
-        # The old ones stay on its disk: the directory says which counts.
-        station.keys = NodeKeys((*station.keys.stored, *members.keys_of(station.id, world.generation).stored))
-        world.expiry.write(station)
 
     def old_directory(self, event: Event) -> None:
         """Somebody puts an older version in the place of a node's directory."""

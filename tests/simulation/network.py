@@ -126,6 +126,7 @@ class Network:
         if run is None or run.app is None:
             raise PeerUnreachable("connect", "the peer does not take connections")
         arrival = self.world.checks.arrived(target, request)
+        signed = self.world.thefts.arrived(target, request)
         work = _begin(run, lambda: run.answer(request))
         try:
             answer = await asyncio.shield(work)
@@ -135,6 +136,7 @@ class Network:
             raise
         self.world.checks.answered(source, arrival, answer)
         self.world.expiry.answered(target, request, answer)
+        self.world.thefts.answered(target, signed, answer)
         return answer
 
 

@@ -33,6 +33,9 @@ BACK_AFTER_S: Final = 30.0
 #: How often the directory's metadata expire, and the events that make nodes notice.
 _EXPIRING: Final = 0.05
 EXPIRING: Final = frozenset({"unsigned", "unread"})
+#: How often keys of a node are stolen, which, and what their thief does.
+_STOLEN: Final = 0.05
+_STOLEN_KEYS: Final = (*["http stream receipt"] * 3, "stream receipt", "stream", "receipt", "http")
 
 #: How often a node's storage goes back to what it held some seconds before, and where its recovery is killed then.
 _RESTORED: Final = 0.08
@@ -122,6 +125,7 @@ def draw(seed: int) -> Plan:
     events += _listed(seed, countries)
     events += _restored(seed, honest, events)
     events += _expiring(seed, honest)
+    events += _stolen(seed, honest)
     disputes = _disputed(seed, honest)
     events += disputes
     return Plan(
@@ -223,6 +227,32 @@ def _expiring(seed: int, honest: tuple[str, ...]) -> list[Event]:
             Event(at_s, "unsigned", "--", amount=lasts_s, detail=rng.choice(("timestamp", "timestamp", "snapshot")))
         ]
     return [Event(at_s, "unread", rng.choice(honest), amount=lasts_s, detail=rng.choice(("alone", "alone", "mirrors")))]
+
+
+def _stolen(seed: int, honest: tuple[str, ...]) -> list[Event]:
+    """A node's keys are listed as stolen since a moment that is past, with new ones, and a thief uses them after.
+
+    `number` tells that the new ones count from that moment on, and not from now on.
+    """
+    rng = random.Random(f"stolen {seed}")
+    if rng.random() >= _STOLEN:
+        return []
+    node, other = rng.sample(honest, 2)
+    at_s = rng.uniform(4.0, 26.0)
+    ago_s = rng.choice((rng.uniform(0.0, 2.0), rng.uniform(2.0, at_s)))
+    stolen = Event(at_s, "compromised", node, amount=ago_s, number=rng.randrange(2), detail=rng.choice(_STOLEN_KEYS))
+    tries = [
+        Event(
+            rng.uniform(at_s + 1.0, ACTIVE_S - 1.0),
+            "thief",
+            node,
+            other,
+            amount=rng.choice((0.0, rng.uniform(1.0, 250.0))),
+            detail=rng.choice(("ask", "write", "write", "receipt", "receipt")),
+        )
+        for _ in range(rng.randint(1, 4))
+    ]
+    return [stolen, *tries]
 
 
 def _disputed(seed: int, honest: tuple[str, ...]) -> list[Event]:

@@ -46,6 +46,7 @@ from tests.simulation.services import (
 )
 from tests.simulation.sql.tables import Session
 from tests.simulation.station import Station
+from tests.simulation.thefts import Thefts
 
 #: After everything is healed, all is delivered, applied and told within this time: a lease for location that a dead
 #: worker held (120 s), a few longest waits (30 s), and as long as a clock was ahead that had to come back.
@@ -93,6 +94,7 @@ class World:
     authority: Authority = field(init=False)
     restores: Restores = field(init=False)
     expiry: Expiry = field(init=False)
+    thefts: Thefts = field(init=False)
     hostile: Hostile | None = None
     trace: list[str] = field(default_factory=list)
     found: Violated | None = None
@@ -121,6 +123,7 @@ class World:
         self.authority = Authority(self)
         self.restores = Restores(self)
         self.expiry = Expiry(self)
+        self.thefts = Thefts(self)
         listed = {"delivery": "pull"}
         self.entries = {
             country: members.entry(country, **(listed if country == self.plan.fetching else {}))
@@ -178,6 +181,7 @@ class World:
     def committed(self, station: Station, name: str, session: Session) -> None:
         """A transaction is durable."""
         self.checks.committed(station, name, session)
+        self.thefts.committed(station, session)
 
     def may_leave(self, url: str) -> bool:
         """Tell whether what was reported under this address was qualified."""
@@ -234,6 +238,7 @@ class World:
                 return
         self.quiet_after_s = self.loop.time() - ACTIVE_S
         self.checks.at_the_end()
+        self.thefts.at_the_end()
         self._over.set()
 
     def heal(self) -> None:
@@ -254,7 +259,11 @@ class World:
         """Let one event happen."""
         self.note("--", "info", f"EVENT {event}")
         name = event.kind.replace("-", "_")
-        known = [action for part in (self.faults, self.expiry, self.disputes) if (action := getattr(part, name, None))]
+        known = [
+            action
+            for part in (self.faults, self.expiry, self.thefts, self.disputes)
+            if (action := getattr(part, name, None)) is not None
+        ]
         (known or [getattr(self, "_" + name)])[0](event)
 
     def station(self, country: str) -> Station:
@@ -404,6 +413,7 @@ def simulated(plan: Plan) -> Iterator[None]:
     with ExitStack() as stack:
         instead = partial(replaced, stack)
         stack.enter_context(_uncollected())
+        stack.enter_context(_unlisted())
         stack.enter_context(remembered(plan.seed))
         instead(os, "urandom", chance.randbytes)
         instead(secrets, "token_hex", lambda count: chance.randbytes(count).hex())
@@ -420,6 +430,17 @@ def simulated(plan: Plan) -> Iterator[None]:
             yield
         finally:
             random.setstate(state)
+
+
+@contextmanager
+def _unlisted() -> Iterator[None]:
+    """Let asyncio list no task: the loop does, and that list costs a hundredth of a history."""
+    of_asyncio: Any = asyncio.tasks._all_tasks  # type: ignore[attr-defined] # not in its stubs
+    of_asyncio.add = bool
+    try:
+        yield
+    finally:
+        del of_asyncio.add
 
 
 @contextmanager

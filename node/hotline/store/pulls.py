@@ -60,9 +60,21 @@ async def owed(tx: Transaction, peer: str) -> list[tuple[int, int, int, bytes]]:
     return [(row["id"], row["epoch"], row["size"], row["receipt"]) for row in rows]
 
 
-async def brought(tx: Transaction, stream: int, size: int) -> None:
-    """Note that the peer has our receipts of a stream up to `size`."""
-    await tx.execute("UPDATE pull_cursors SET receipted = $2 WHERE stream = $1 AND receipted < $2", stream, size)
+async def brought(tx: Transaction, stream: int, size: int, note: bytes) -> None:
+    """Note that the peer has our receipts of a stream up to `size`, of which `note` is the last.
+
+    Not where it lost its worth while it was on its way: the one that is given anew is brought, too. Its row is locked,
+    as by whoever marks it, so that one of the two sees what the other did.
+    """
+    stands = await tx.value(
+        "SELECT size FROM inbound_batches WHERE stream = $1 AND size = $2 AND receipt = $3 AND NOT worthless "
+        "FOR UPDATE",
+        stream,
+        size,
+        note,
+    )
+    if stands is not None:
+        await tx.execute("UPDATE pull_cursors SET receipted = $2 WHERE stream = $1 AND receipted < $2", stream, size)
 
 
 async def bring_again(tx: Transaction, peer: str, epoch: int, size: int) -> None:

@@ -15,13 +15,16 @@ Env = dict[int, Any]
 AGGREGATES = -1
 
 
-@dataclass(slots=True)
 class Context:
     """One run of a statement: its parameters, the transaction, and what its WITH queries returned."""
 
-    args: Sequence[Any]
-    session: Session
-    named: dict[str, list[Row]]
+    __slots__ = ("args", "named", "session")
+
+    def __init__(self, args: Sequence[Any], session: Session) -> None:
+        """Begin."""
+        self.args = args
+        self.session = session
+        self.named: dict[str, list[Row]] = {}
 
 
 Fn = Callable[[Context, Env], Any]

@@ -41,16 +41,17 @@ class Compiler:
         known = self._known.get(query)
         if known is None:
             known = self._known[query] = self._compiled(query)
+        ctx = Context(args, session)
         if known.reads is not None:
-            answer: Result = _again(known.run, known.reads, Context(args, session, {}), query)
+            answer: Result = _again(known.run, known.reads, ctx, query)
             return answer
         if known.locking is not None:
-            return _locked(known.locking, Context(args, session, {}), query)
+            return _locked(known.locking, ctx, query)
         if not known.changes:
-            return known.run(Context(args, session, {}), {})
+            return known.run(ctx, {})
         mark = session.mark()
         try:
-            return known.run(Context(args, session, {}), {})
+            return known.run(ctx, {})
         except BaseException:
             session.back(mark)
             raise
