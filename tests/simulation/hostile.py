@@ -133,8 +133,9 @@ class Hostile:
         nonce = base64.b64encode(self.rng.randbytes(16)).decode()
         headers = sign_request(request, members.keys_of(self.id).http, created=self._now_s(), nonce=nonce)
         answer = await self._exchange(request.adding(headers))
-        # Where the clock is behind, the keys count for longer.
-        told = receiver.run is not None and known >= self.world.rekeyed_in and receiver.clock.ahead_s >= 0
+        # Where the clock is behind, the keys count for longer; and who recovers has no such door, and looks at no key.
+        serves = receiver.run is not None and receiver.run.node is not None
+        told = serves and known >= self.world.rekeyed_in and receiver.clock.ahead_s >= 0
         if answer is not None and answer.status in {200, 404} and told:
             self.world.violated("I5", f"{target} answered a caller with a retired key of {self.id}")
 

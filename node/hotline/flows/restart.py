@@ -130,12 +130,13 @@ class Restarter:
 
         What went another way meanwhile, or is acted on here, stays taken back.
         """
-        report = await restored.receipted_report(tx, peer, item_id)
+        went_again = await restored.had_gone(tx, peer, item_id)
+        report = await restored.receipted_report(tx, peer, item_id, went_again=went_again)
+        if report is None and not went_again:
+            return False
         if report is not None:
             raw = self.vault.open_record("outbox", report.stream, report.idx, report.sealed)
             await restored.put_replays(tx, report.stream, [(report.idx, parse_record(raw).envelope.iat)])
-        elif not await restored.had_gone(tx, peer, item_id):
-            return False
         await restored.forget_failure(tx, peer, item_id)
         return True
 

@@ -194,21 +194,22 @@ class Place:
     sealed: bytes
 
 
-async def receipted_report(tx: Transaction, peer: str, item_id: UUID) -> Place | None:
+async def receipted_report(tx: Transaction, peer: str, item_id: UUID, *, went_again: bool) -> Place | None:
     """Return our report of an item to `peer`, where that has receipted it and the item has gone nowhere else since.
 
-    None also for one that is to be done again already.
+    Wherever it is, where it had come back and gone to that peer again. None also for one that is to be done again.
     """
     row = await tx.row(
         "SELECT o.stream, o.idx, o.record_enc AS sealed FROM outbox o JOIN outbound_streams s ON s.id = o.stream "
         "JOIN delivery_cursors c ON c.stream = o.stream JOIN items i ON i.id = o.item_id "
         "WHERE s.peer = $1 AND o.item_id = $2 AND o.type = 'report' AND o.idx < c.acked_size "
-        "AND i.received_stream IS NULL AND (i.assigned_node IS NULL OR i.assigned_node = $1) "
-        "AND i.state IN ('locating', 'waiting', 'ready', 'origin-lookup', 'unlocated', 'undeliverable') "
+        "AND i.received_stream IS NULL AND ($3 OR ((i.assigned_node IS NULL OR i.assigned_node = $1) "
+        "AND i.state IN ('locating', 'waiting', 'ready', 'origin-lookup', 'unlocated', 'undeliverable'))) "
         "AND NOT EXISTS (SELECT 1 FROM recovery_replays r WHERE r.stream = o.stream AND r.idx = o.idx) "
         "ORDER BY o.stream DESC, o.idx DESC LIMIT 1",
         peer,
         item_id,
+        went_again,
     )
     return None if row is None else Place(**dict(row))
 
