@@ -14,13 +14,15 @@ import asyncpg
 from node.coordinator.tables import metadata as coordinator
 from node.hotline.store.tables import metadata
 from node.platform.database import NEED_NOT_LAST, Database, Transaction
+from tests.simulation.sql.conditions import row_condition
 from tests.simulation.sql.forms import Form
 from tests.simulation.sql.queries import Result
 from tests.simulation.sql.statements import Compiler
 from tests.simulation.sql.tables import Blocked, Row, Session, Tables
 
 #: A disk is a hotline's or the coordinator's; what both have is the same.
-FORMS = {name: Form.of(table) for name, table in {**coordinator.tables, **metadata.tables}.items()}
+_TABLES = {**coordinator.tables, **metadata.tables}
+FORMS = {name: Form.of(table, row_condition) for name, table in _TABLES.items()}
 COMPILER = Compiler(FORMS)
 
 
@@ -70,10 +72,11 @@ class Disk:
 class Driver:
     """Stands where asyncpg's connection stands in a transaction."""
 
-    def __init__(self, session: Session, fate: Fate) -> None:
+    def __init__(self, session: Session, fate: Fate, compiler: Compiler = COMPILER) -> None:
         """Run the statements of one transaction."""
         self._session = session
         self._fate = fate
+        self._compiler = compiler
 
     async def fetch(self, query: str, *args: object) -> list[dict[str, Any]]:
         """Return rows by column name; each has a value for every name."""
@@ -115,7 +118,7 @@ class Driver:
                 raise asyncpg.InFailedSQLTransactionError("the transaction is over")
             try:
                 if copied is None:
-                    return COMPILER.run(session, query, args)
+                    return self._compiler.run(session, query, args)
                 session.copy(query, copied)
                 return Result((), [], f"COPY {len(copied)}")
             except Blocked as blocked:
@@ -145,12 +148,13 @@ class Driver:
 class _Open:
     """One transaction while its block runs."""
 
-    __slots__ = ("_disk", "_fate", "_name", "_session")
+    __slots__ = ("_compiler", "_disk", "_fate", "_name", "_session")
 
-    def __init__(self, disk: Disk, fate: Fate, name: str) -> None:
+    def __init__(self, disk: Disk, fate: Fate, name: str, compiler: Compiler) -> None:
         self._disk = disk
         self._fate = fate
         self._name = name
+        self._compiler = compiler
 
     async def __aenter__(self) -> Transaction:
         passing = self._fate.statement()
@@ -158,7 +162,7 @@ class _Open:
             await passing
         self._session = self._disk.tables.begin()
         sql: Any = None
-        return Transaction(sql, Driver(self._session, self._fate))
+        return Transaction(sql, Driver(self._session, self._fate, self._compiler))
 
     async def __aexit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
         session, fate = self._session, self._fate
@@ -188,14 +192,15 @@ class _Open:
 class MemoryDatabase(Database):
     """The database of one run of a node; a crash ends it and leaves the disk."""
 
-    def __init__(self, disk: Disk, fate: Fate) -> None:
+    def __init__(self, disk: Disk, fate: Fate, compiler: Compiler = COMPILER) -> None:
         """Connect to the disk; nothing of the engine is made."""
         self._disk = disk
         self._fate = fate
+        self._compiler = compiler
 
     def transaction(self, name: str) -> AbstractAsyncContextManager[Transaction]:  # type: ignore[override] # not from a generator
         """Yield one transaction that commits when the block ends and rolls back when it raises."""
-        return _Open(self._disk, self._fate, name)
+        return _Open(self._disk, self._fate, name, self._compiler)
 
     @asynccontextmanager
     async def session_lock(self, name: str) -> AsyncIterator[Callable[[], bool] | None]:

@@ -9,11 +9,15 @@ from typing import Final
 from uuid import UUID
 
 import asyncpg
+import sqlalchemy as sa
 
 from node.errors import OperatorError
 from node.platform.database import Database, Transaction
 from tests.simulation.database import Disk, MemoryDatabase
-from tests.simulation.sql.tables import ROW_ID, Session
+from tests.simulation.sql.conditions import row_condition
+from tests.simulation.sql.forms import Form
+from tests.simulation.sql.statements import Compiler
+from tests.simulation.sql.tables import ROW_ID, Session, Tables
 
 NOW: Final = datetime(2026, 3, 1, tzinfo=UTC)
 PEERS: Final = ("a.hotline.example", "b.hotline.example")
@@ -35,11 +39,20 @@ class _Still:
 
 
 @asynccontextmanager
-async def both(url: str) -> AsyncIterator[tuple[Database, Database]]:
-    """Yield the real database at `url`, which has no row yet, and a simulated one."""
+async def both(url: str, table: sa.Table | None = None) -> AsyncIterator[tuple[Database, Database]]:
+    """Yield the real database at `url`, which has no row yet, and a simulated one.
+
+    With `table` it is made in the real one, and the simulated one has it alone.
+    """
     real = Database(url)
     try:
-        yield real, MemoryDatabase(Disk(), _Still())
+        if table is None:
+            yield real, MemoryDatabase(Disk(), _Still())
+            return
+        async with real.engine.begin() as connection:
+            await connection.run_sync(table.create)
+        form = Form.of(table, row_condition)
+        yield real, MemoryDatabase(Disk(Tables([form])), _Still(), Compiler({form.name: form}))
     finally:
         await real.close()
 

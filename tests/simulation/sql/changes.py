@@ -21,27 +21,28 @@ Rows = Callable[[Context, Env], Iterable[tuple[Any, ...]]]
 
 def insert_of(insert: tree.Insert, rows_of: Rows, scope: Scope) -> Run:
     """Compile an INSERT of the rows that `rows_of` gives; a conflict that it does not settle raises."""
-    columns = insert.columns or scope.tables[insert.table]
+    form = scope.tables[insert.table]
+    columns = insert.columns or form.columns
     inner = scope.inner()
-    number = inner.add(insert.table, scope.tables[insert.table])
+    number = inner.add(insert.table, form.columns)
     names, returned = outputs_of(insert.returning, inner)
-    excluded = inner.add("excluded", scope.tables[insert.table])
+    excluded = inner.add("excluded", form.columns)
     conflict = insert.conflict
-    arbiter = () if conflict is None else conflict.target
+    arbiters = () if conflict is None else form.arbiters(conflict.target, conflict.implied)
     changed = None if conflict is None else _changed(conflict.sets, inner)
     where = None if conflict is None or conflict.where is None else compile_expr(conflict.where, inner)
 
     def settle(ctx: Context, env: Env, other: Row, values: Row, touched: set[int]) -> Row | None:
         """The row that the conflict leaves changed, or None."""
         unique = other.pop("\0unique")
-        if conflict is None or changed is None or (conflict.target and set(conflict.target) != set(unique)):
+        if conflict is None or changed is None or unique not in arbiters:
             raise asyncpg.UniqueViolationError(f"{insert.table} has this {unique}")
         if conflict.nothing:
             return None
         if other[ROW_ID] in touched:
             raise asyncpg.CardinalityViolationError("a row would be changed a second time")
         ctx.session.lock(insert.table, other[ROW_ID])
-        here = {**env, number: other, excluded: dict.fromkeys(scope.tables[insert.table]) | values}
+        here = {**env, number: other, excluded: form.blank | values}
         if where is not None and not where(ctx, here):
             return None
         return ctx.session.update(insert.table, other, changed(ctx, here))
@@ -52,7 +53,7 @@ def insert_of(insert: tree.Insert, rows_of: Rows, scope: Scope) -> Run:
         done = 0
         for given in rows_of(ctx, env):
             values = dict(zip(columns, given, strict=True))
-            other = ctx.session.insert(insert.table, values, arbiter)
+            other = ctx.session.insert(insert.table, values, arbiters)
             row = ctx.session.last(insert.table) if other is None else settle(ctx, env, other, values, touched)
             if row is None:
                 continue

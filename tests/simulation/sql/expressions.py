@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from tests.simulation.sql import tree
+from tests.simulation.sql.forms import Form
 from tests.simulation.sql.functions import CASTS, OPEN, OTHER, SAME, STRICT, among, compared
 from tests.simulation.sql.tables import Row, Session
 from tests.simulation.sql.tokens import UnknownSyntax
@@ -66,10 +67,10 @@ class Python:
 
 @dataclass(slots=True)
 class Scope:
-    """The sources that names can mean, innermost first; `tables` are the columns of all there are."""
+    """The sources that names can mean, innermost first; `tables` are all there are."""
 
     compile_query: "Callable[[tree.Select, Scope], Query]"
-    tables: Mapping[str, tuple[str, ...]]
+    tables: Mapping[str, Form]
     parent: "Scope | None" = None
     sources: list[tuple[str, tuple[str, ...], int]] = field(default_factory=list)
     queries: dict[str, tuple[str, ...]] = field(default_factory=dict)

@@ -11,7 +11,25 @@ import asyncpg
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql as pg
 
+from tests.simulation.sql import tree
+from tests.simulation.sql.tokens import UnknownSyntax
+
 Unique = tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Partial:
+    """A key of those rows only for which a condition holds."""
+
+    columns: Unique
+    where: tree.Expr
+    holds: Callable[[dict[str, Any]], bool] = field(compare=False)
+
+
+#: Columns that no two rows have alike.
+Key = Unique | Partial
+#: Reads the condition of a partial index over these columns.
+Condition = Callable[[str, tuple[str, ...]], tuple[tree.Expr, Callable[[dict[str, Any]], bool]]]
 
 
 def _text(value: object) -> object:
@@ -81,35 +99,47 @@ class Form:
     coerce: Mapping[str, Callable[[object], object]]
     kinds: Mapping[str, type[Any]]
     required: frozenset[str]
-    uniques: tuple[Unique, ...]
-    partial: Mapping[Unique, str]
+    uniques: tuple[Key, ...]
     references: tuple[tuple[tuple[str, ...], str, tuple[str, ...]], ...]
     identity: str | None
     #: A row of which nothing is said.
     blank: dict[str, Any]
-    _orders: dict[Unique, list[Unique]] = field(default_factory=dict)
-    _moved: dict[frozenset[str], list[Unique]] = field(default_factory=dict)
+    _orders: dict[tuple[Key, ...], list[Key]] = field(default_factory=dict)
+    _moved: dict[frozenset[str], list[Key]] = field(default_factory=dict)
 
-    def looked_at(self, arbiter: Unique) -> list[Unique]:
-        """Return the keys, the one that ON CONFLICT names before the others."""
-        found = self._orders.get(arbiter)
-        if found is None:
-            found = self._orders[arbiter] = sorted(self.uniques, key=lambda one: set(one) != set(arbiter))
+    def arbiters(self, target: Unique, implied: tree.Expr | None) -> tuple[Key, ...]:
+        """Return the keys that ON CONFLICT means; raises InvalidColumnReferenceError when it means none."""
+        if not target:
+            return self.uniques
+        named = {key: _columns(key) for key in self.uniques if set(_columns(key)) == set(target)}
+        found = tuple(key for key in named if not isinstance(key, Partial) or key.where == implied)
+        if not found and named and implied is not None:
+            raise UnknownSyntax(f"whether {implied} is the condition of a key")
+        if not found:
+            raise asyncpg.InvalidColumnReferenceError(f"{self.name} has no key of {target}")
         return found
 
-    def moved(self, columns: Collection[str]) -> list[Unique]:
-        """Return the keys that have one of the columns in them."""
+    def looked_at(self, arbiters: tuple[Key, ...]) -> list[Key]:
+        """Return the keys, those that ON CONFLICT means before the others."""
+        found = self._orders.get(arbiters)
+        if found is None:
+            found = self._orders[arbiters] = sorted(self.uniques, key=lambda one: one not in arbiters)
+        return found
+
+    def moved(self, columns: Collection[str]) -> list[Key]:
+        """Return the keys that a change of these columns may change; the condition of a partial one may read any."""
         changed = frozenset(columns)
         found = self._moved.get(changed)
         if found is None:
-            found = self._moved[changed] = [unique for unique in self.uniques if not changed.isdisjoint(unique)]
+            found = self._moved[changed] = [
+                key for key in self.uniques if isinstance(key, Partial) or not changed.isdisjoint(key)
+            ]
         return found
 
     @classmethod
-    def of(cls, table: sa.Table) -> "Form":
+    def of(cls, table: sa.Table, condition: Condition) -> "Form":
         """Read a declaration of `node.hotline.store.tables`."""
-        uniques: list[Unique] = [tuple(column.name for column in table.primary_key.columns)]
-        partial: dict[Unique, str] = {}
+        uniques: list[Key] = [tuple(column.name for column in table.primary_key.columns)]
         references = []
         for constraint in sorted(table.constraints, key=lambda one: str(one.name)):
             if isinstance(constraint, sa.UniqueConstraint):
@@ -118,13 +148,12 @@ class Form:
                 ours = tuple(constraint.column_keys)
                 theirs = tuple(element.column.name for element in constraint.elements)
                 references.append((ours, constraint.referred_table.name, theirs))
-        for index in table.indexes:
+        columns = tuple(column.name for column in table.columns)
+        for index in sorted(table.indexes, key=lambda one: str(one.name)):
             if index.unique:
                 key = tuple(column.name for column in index.columns)
-                uniques.append(key)
                 where = index.dialect_options["postgresql"]["where"]
-                if where is not None:
-                    partial[key] = str(where)
+                uniques.append(key if where is None else Partial(key, *condition(str(where), columns)))
         identity = next((column.name for column in table.columns if column.identity is not None), None)
         defaults = {
             column.name: _default(column.server_default)
@@ -133,16 +162,19 @@ class Form:
         }
         return cls(
             name=table.name,
-            columns=tuple(column.name for column in table.columns),
+            columns=columns,
             coerce={column.name: _coercion(column.type) for column in table.columns},
             kinds={column.name: _KINDS.get(_coercion(column.type), _Never) for column in table.columns},
             required=frozenset(column.name for column in table.columns if not column.nullable),
             uniques=tuple(dict.fromkeys(uniques)),
-            partial=partial,
             references=tuple(references),
             identity=identity,
             blank={column.name: defaults.get(column.name) for column in table.columns},
         )
+
+
+def _columns(key: Key) -> Unique:
+    return key.columns if isinstance(key, Partial) else key
 
 
 def _coercion(kind: object) -> Callable[[object], object]:

@@ -56,7 +56,7 @@ def _source(source: tree.Source, scope: Scope) -> From:
         case tree.Table(name, alias):
             if name not in scope.tables:
                 raise UnknownSyntax(f"no table {name}")
-            columns = scope.tables[name]
+            columns = scope.tables[name].columns
             number = scope.add(alias, columns)
             return From(number, alias, columns, name, lambda ctx, _env, eq: ctx.session.rows(name, eq), outer=False)
         case tree.Function():

@@ -33,7 +33,7 @@ class Compiler:
 
     def __init__(self, forms: dict[str, Form]) -> None:
         """Take the tables."""
-        self._tables = {name: form.columns for name, form in forms.items()}
+        self._tables = forms
         self._known: dict[str, _Known] = {}
 
     def run(self, session: Session, query: str, args: Sequence[object]) -> Result:
@@ -119,7 +119,7 @@ def _names_of(statement: tree.Statement, scope: Scope) -> tuple[str, ...]:
             return query_of(statement, scope.inner()).names
         case tree.Insert(table):
             sub = scope.inner()
-            sub.add(table, scope.tables[table])
+            sub.add(table, scope.tables[table].columns)
         case tree.Update(table=table) | tree.Delete(table=table):
             sub = scope.inner()
             sources_of((tree.Join(table, "inner", None), *statement.sources), sub)

@@ -40,7 +40,18 @@ def parse(query: str) -> Statement:
     return _Parser(query).whole()
 
 
+def parse_condition(text: str) -> Expr:
+    """Return the tree of a condition that stands alone; raises UnknownSyntax."""
+    return _Parser(text).condition()
+
+
 class _Parser(Terms):
+    def condition(self) -> Expr:
+        expr = self._expr()
+        if not self._over():
+            raise self._unknown("more than a condition")
+        return expr
+
     def whole(self) -> Statement:
         statement = self._statement()
         if not self._over():
@@ -192,13 +203,14 @@ class _Parser(Terms):
 
     def _conflict(self) -> Conflict:
         target = self._names() if self._peek() == "(" else ()
+        implied = self._expr() if target and self._take("where") else None
         self._need("do")
         if self._take("nothing"):
-            return Conflict(target, (), None, nothing=True)
+            return Conflict(target, implied, (), None, nothing=True)
         self._need("update", "set")
         sets = self._commas(self._set)
         where = self._expr() if self._take("where") else None
-        return Conflict(target, sets, where, nothing=False)
+        return Conflict(target, implied, sets, where, nothing=False)
 
     def _set(self) -> tuple[str, Expr]:
         column = self._name()

@@ -13,15 +13,14 @@ from typing import Any, Final, NoReturn
 
 import asyncpg
 
-from tests.simulation.sql.forms import Form, Unique
+from tests.simulation.sql.forms import Form, Key, Partial, Unique
 
 #: A row by column; under ROW_ID the number that the row keeps while it lives.
 Row = dict[str, Any]
 ROW_ID: Final = ""
-Key = tuple[str, object]
 
 
-def _twice(table: str, unique: Unique) -> NoReturn:
+def _twice(table: str, unique: Key) -> NoReturn:
     raise asyncpg.UniqueViolationError(f"{table} has a row with this {unique}")
 
 
@@ -33,7 +32,7 @@ class _Data:
     rows: dict[int, Row] = field(default_factory=dict)
     indexes: dict[str, dict[object, dict[int, None]]] = field(default_factory=dict)
     #: Who has the values of a unique key, for the keys that were asked for.
-    keys: dict[Unique, dict[object, int]] = field(default_factory=dict)
+    keys: dict[Key, dict[object, int]] = field(default_factory=dict)
     sequence: int = 0
     #: How often a row was changed: what was read before the last time may be old.
     changes: int = 0
@@ -45,7 +44,7 @@ class _Data:
             found.setdefault(_hashable(row[column]), {})[row_id] = None
         return found
 
-    def key(self, unique: Unique) -> dict[object, int]:
+    def key(self, unique: Key) -> dict[object, int]:
         """Make the index of a unique key."""
         found, key_of = {}, _key_of(unique)
         for row_id, row in self.rows.items():
@@ -104,9 +103,12 @@ def _hashable(value: object) -> object:
 
 
 @cache
-def _key_of(unique: Unique) -> Callable[[Row], Any]:
-    """Return what gives a row's values of a key: a tuple, or the one value."""
-    return itemgetter(*unique)
+def _key_of(unique: Key) -> Callable[[Row], Any]:
+    """Return what gives a row's values of a key: a tuple, or the one value; None for a row that has none."""
+    if not isinstance(unique, Partial):
+        return itemgetter(*unique)
+    values, holds = itemgetter(*unique.columns), unique.holds
+    return lambda row: values(row) if holds(row) else None
 
 
 def _has(row: Row, wanted: Iterable[tuple[str, object]]) -> bool:
@@ -243,14 +245,14 @@ class Session:
 
     # Writing.
 
-    def insert(self, table: str, values: Mapping[str, object], arbiter: Unique = ()) -> Row | None:
+    def insert(self, table: str, values: Mapping[str, object], arbiters: tuple[Key, ...] = ()) -> Row | None:
         """Insert one row and return None, or return the row that stands in its way; raises for what no row may be.
 
-        The key that ON CONFLICT names, `arbiter`, is looked at before the others.
+        The keys that ON CONFLICT means, `arbiters`, are looked at before the others.
         """
         data = self.tables.data[table]
         row = self._formed(data, values)
-        for unique in data.form.uniques if not arbiter else data.form.looked_at(arbiter):
+        for unique in data.form.looked_at(arbiters) if arbiters else data.form.uniques:
             if (other := self.in_the_way(data.form, unique, row)) is not None:
                 return {**other, "\0unique": unique}
         self._check_references(data.form, row)
@@ -289,10 +291,8 @@ class Session:
                 raise asyncpg.NotNullViolationError(f"{form.name}.{column} is null")
         return row
 
-    def in_the_way(self, form: Form, unique: Unique, row: Row) -> Row | None:
+    def in_the_way(self, form: Form, unique: Key, row: Row) -> Row | None:
         """Return the row that has the same key already, and take the key if there is none; raises Blocked."""
-        if unique in form.partial:
-            return None
         key_of = _key_of(unique)
         key = key_of(row)
         if key is None or (type(key) is tuple and None in key):
@@ -303,19 +303,17 @@ class Session:
         row_id = (data.key(unique) if owners is None else owners).get(key)
         if row_id is not None and row_id != ours and (not over or row_id not in over):
             holder = self.tables.locks.get((name, row_id))
-            if holder is not None and holder is not self and self._leaves(holder, name, row_id):
-                raise Blocked(holder)
+            if holder is not None and holder is not self:
+                after = holder.version(name, row_id)
+                if after is None or key_of(after) != key:
+                    # Whether the key is free, the other's end will tell.
+                    raise Blocked(holder)
             return data.rows[row_id]
         for other in over.values() if over else ():
             if other is not None and other[ROW_ID] != ours and key_of(other) == key:
                 return other
         self.lock(name, (unique, key))
         return None
-
-    @staticmethod
-    def _leaves(holder: "Session", table: str, row_id: int) -> bool:
-        over = holder.writes.get(table, {})
-        return row_id in over and over[row_id] is None
 
     def update(self, table: str, row: Row, changes: Mapping[str, object]) -> Row:
         """Change one row, which this transaction has locked, and return it."""
@@ -326,8 +324,8 @@ class Session:
             if after[column] is None and column in form.required:
                 raise asyncpg.NotNullViolationError(f"{form.name}.{column} is null")
         for unique in form.moved(changes):
-            moved = any(after[column] != row[column] for column in unique)
-            if moved and self.in_the_way(form, unique, after) is not None:
+            key_of = _key_of(unique)
+            if key_of(after) != key_of(row) and self.in_the_way(form, unique, after) is not None:
                 raise asyncpg.UniqueViolationError(f"{table} has this {unique}")
         self._write(table, row[ROW_ID], after)
         return after

@@ -207,6 +207,8 @@ class Select:
 @dataclass(frozen=True, slots=True)
 class Conflict:
     target: tuple[str, ...]
+    #: Which partial index the target means.
+    implied: Expr | None
     sets: tuple[tuple[str, Expr], ...]
     where: Expr | None
     nothing: bool
