@@ -19,8 +19,10 @@ from node.setting_files import write_settings
 from protocol.checkpoint import Checkpoint
 from protocol.codes import NodeState
 from protocol.directory import NodeEntry
+from protocol.keys import KeyUse
 from protocol.note import Note, parse_note
 from tests.catchup.copies import as_note, receipts_agree
+from tests.catchup.test_worthless import heard, later, stolen
 from tests.hotline.network import ILLEGAL, Station, eventually, station
 from tests.hotline.test_exchange import told
 from tests.moves.chain import accounted_for
@@ -128,6 +130,28 @@ async def test_a_receipt_that_lost_its_worth_on_its_way_is_brought_again(
             return brought == [1, 1]
 
         await eventually(again)
+
+
+async def test_a_new_receipt_is_brought_to_who_has_not_heard_why(world: World, behind: TestNode) -> None:
+    """It is refused until its bearer's peer has heard of the new key, and then both keep the same."""
+    await world.create_field_keys()
+    async with station(world.nodes[0]) as fr, station(behind) as nl:
+        await fr.report(f"http://{ADDRESS['NL']}/x", qualification=ILLEGAL)
+        await told(fr, 1)
+        await eventually(lambda: receipts_agree(fr, nl))
+        moment = later(fr, nl)
+        stolen(behind, [KeyUse.RECEIPT], moment)
+        await heard(world, nl)
+
+        async def given() -> bool:
+            return bool(await nl.value("SELECT count(*) > 0 AND NOT bool_or(worthless) FROM inbound_batches"))
+
+        await eventually(given)
+        note = parse_note(await nl.value("SELECT receipt FROM inbound_batches ORDER BY size LIMIT 1"))
+        # One of each algorithm: none of the key that was stolen.
+        assert [line.name for line in note.signatures].count(f"{behind.id}/receipt") == 2
+        await heard(world, fr)
+        await eventually(lambda: receipts_agree(fr, nl))
 
 
 async def _holds(at: Station, items: int) -> bool:

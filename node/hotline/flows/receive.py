@@ -326,9 +326,13 @@ class Receiver:
             # By a clock that is behind, new keys do not count yet; what they signed would be repeated for ever.
             raise ProtocolError("maintenance", "this node has no receipt key that counts at the time of its clock")
 
+        name = f"{self.node_id}/receipt"
+        # Where the note is a receipt of ours that counts no more, a sender that has not heard so would take the new one
+        # for the old, and have neither once it hears.
+        sent = Note(batch.note.text, tuple(line for line in batch.note.signatures if line.name != name))
+
         def sign() -> bytes:
-            name, now_s = f"{self.node_id}/receipt", int(batch.stated.timestamp())
-            return cosign(batch.note, batch.checkpoint, name, keys, now_s=now_s).to_bytes()
+            return cosign(sent, batch.checkpoint, name, keys, now_s=int(batch.stated.timestamp())).to_bytes()
 
         return await asyncio.get_running_loop().run_in_executor(self.pool, sign)
 
