@@ -11,16 +11,19 @@ from node.__main__ import main
 from node.errors import OperatorError
 from node.hotline.domain.delivery import BatchAnswer, Problem
 from node.hotline.flows.offer import Offered, Offerer
+from node.hotline.framing import Cut, Framer
 from node.hotline.gateways.peers import PeerGateway
 from node.hotline.jobs import Jobs
 from node.hotline.pulling import Pulls
 from node.hotline.recovery import recover
 from node.hotline.rounds import Rounds
+from node.hotline.store.outbound import Cursor
 from node.platform.membership import Membership
 from node.platform.telemetry import make_logger
 from node.platform.trust import Freshness
 from node.setting_files import write_settings
 from protocol.directory import NodeEntry
+from protocol.merkle import Edge
 from tests.catchup.copies import standing_still
 from tests.hotline.network import ILLEGAL, Station, eventually, station
 from tests.hotline.test_exchange import told
@@ -70,6 +73,35 @@ async def test_a_delivery_under_way_begins_no_other_batch(
         async with station(nl_node):
             await eventually(over)
     assert sent == [0]
+
+
+async def test_a_batch_that_was_being_made_is_not_sent(
+    world: World, expire: Callable[[Membership], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await world.create_field_keys(world.nodes[:1])
+    sent: list[int] = []
+    cut = asyncio.Event()
+    real = Framer.cut
+
+    async def late(self: Framer, peer: str, cursor: Cursor, before: Edge, count: int) -> Cut | None:
+        made = await real(self, peer, cursor, before, count)
+        expire(fr.node.membership)
+        cut.set()
+        return made
+
+    async def put_batch(_self: PeerGateway, _peer: NodeEntry, _epoch: int, first: int, _body: bytes) -> BatchAnswer:
+        sent.append(first)
+        return BatchAnswer(None, Problem("unreachable-connect"))
+
+    monkeypatch.setattr(Framer, "cut", late)
+    monkeypatch.setattr(PeerGateway, "put_batch", put_batch)
+    async with station(world.nodes[0]) as fr:
+        await _waiting(fr, 1)
+        peer = fr.node.directory().nodes[world.nodes[1].id]
+        jobs = Jobs(fr.node, Rounds(fr.node))
+        await fr.node.sender.deliver(peer, lambda: jobs._enough(peer.id, lambda: True))
+    assert cut.is_set()
+    assert sent == []
 
 
 async def test_whoever_waits_for_a_record_is_not_given_it(

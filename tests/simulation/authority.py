@@ -1,16 +1,21 @@
 """What the network's authority does to members in a history: it suspends them, lists them as left or in maintenance.
 
-A member that was listed so is active again when the history ends. Whether the others keep to it is looked at on the
-way: nobody sends to who is none any more, and what waits for it is taken back.
+A member that was listed so is active again when the history ends, but for one that leaves for good. Whether the others
+keep to it is looked at on the way: nobody sends to who is none any more or takes anything from it, and what waits for
+it is taken back. Its own process may go on as long as it likes.
 """
 
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
 from uuid import UUID
 
 from node.hotline.domain.lifecycle import State
-from protocol.profile import Request
+from protocol.profile import Request, Response
 from tests.simulation import members
+from tests.simulation.custody import GIVING
 from tests.simulation.plan import ACTIVE_S, BACK_AFTER_S, Event
 from tests.simulation.station import Station
 
@@ -19,6 +24,7 @@ if TYPE_CHECKING:
 
 #: States in which a member is none.
 GONE: Final = frozenset({"suspended", "left"})
+_KEYID: Final = re.compile('keyid="([^"]+)"')
 
 
 @dataclass(slots=True)
@@ -28,6 +34,8 @@ class Authority:
     world: "World"
     away: set[str] = field(default_factory=set)
     ever: set[str] = field(default_factory=set)
+    #: Those that never come back.
+    left: set[str] = field(default_factory=set)
     #: By member, from which version of the directory on, and to which, it is none.
     gone: dict[str, tuple[int, int | None]] = field(default_factory=dict)
 
@@ -40,6 +48,22 @@ class Authority:
             self.ever.add(node)
             self.gone[node] = world.version, None
         world.later(event.amount, lambda: self._back(event))
+
+    def goodbye(self, event: Event) -> None:
+        """A member leaves for good: at once, or as planned, with no country any more for `amount` seconds before."""
+        world, node = self.world, members.node_id(event.node)
+        self.ever.add(node)
+        self.left.add(node)
+        if event.detail == "planned":
+            world.entries[event.node] = {**world.entries[event.node], "countries": []}
+            world.faults.directory(event)
+            world.later(event.amount, lambda: self._gone(event))
+        else:
+            self._gone(event)
+
+    def _gone(self, event: Event) -> None:
+        self._write(event, "left")
+        self.gone[members.node_id(event.node)] = self.world.version, None
 
     def _back(self, event: Event) -> None:
         node = members.node_id(event.node)
@@ -57,14 +81,16 @@ class Authority:
 
     def _look(self, node: str) -> None:
         """What waited for a member that is none any more was taken back: everybody has heard of it for long."""
+        for station in self.waiting(node):
+            self.world.violated("member", f"{station} still waits for {node}, which is no member any more")
+
+    def waiting(self, node: str) -> Iterable[str]:
+        """Return who waits for a receipt of a member for something that it gave away."""
         for station in self.world.stations.values():
             for row in station.disk.rows("items") if station.id != node else ():
-                if (
-                    row["assigned_node"] == node
-                    and row["state"] == State.SENT
-                    and self._waits(station, node, row["id"])
-                ):
-                    self.world.violated("member", f"{station.id} still waits for {node}, which is no member any more")
+                given = row["assigned_node"] == node and row["state"] in {State.SENT, State.LEAVING}
+                if given and self._waits(station, node, row["id"]):
+                    yield station.id
 
     @staticmethod
     def _waits(station: Station, node: str, item: object) -> bool:
@@ -74,8 +100,8 @@ class Authority:
             # What was receipted once has arrived, though that receipt may prove nothing any more.
             sizes = [one["size"] for one in station.disk.find("receipts", stream=row["id"])]
             arrived = max([acked[row["id"]], *sizes])
-            mine = station.disk.find("outbox", item_id=item, stream=row["id"], type="report")
-            if any(one["idx"] >= arrived for one in mine):
+            mine = station.disk.find("outbox", item_id=item, stream=row["id"])
+            if any(one["type"] in GIVING and one["idx"] >= arrived for one in mine):
                 return True
         return False
 
@@ -97,3 +123,19 @@ class Authority:
         version = station.run.node.directory().version
         if gone[0] <= version and (gone[1] is None or version < gone[1]):
             self.world.violated("member", f"{source} sends to {target}, which is no member by its directory")
+
+    def arrived(self, target: str, request: Request) -> str | None:
+        """Return who signed a request, where its receiver knows that one as no member."""
+        run = self.world.stations[target].run
+        found = _KEYID.search(request.headers.get("signature-input", ""))
+        if not self.gone or run is None or run.node is None or found is None:
+            return None
+        for node in run.node.directory().nodes.values():
+            if node.state in GONE and any(key.public.thumbprint() == found[1] for key in node.keys):
+                return node.id
+        return None
+
+    def answered(self, target: str, signer: str | None, answer: Response) -> None:
+        """Who is no member is refused, whatever it asks."""
+        if signer is not None and b'"code":' not in answer.body and answer.status < HTTPStatus.INTERNAL_SERVER_ERROR:
+            self.world.violated("member", f"{target} answers {answer.status} to {signer}, which is no member")

@@ -33,6 +33,7 @@ from node.hotline.pulling import Pulls
 from node.hotline.store import contacts, custody, desk, directories, heads, judged, outbound, pulls, restored, steps
 from node.hotline.store.desk import Dispute
 from node.hotline.store.steps import Listener
+from node.platform import peerdoor
 from node.platform.database import Transaction
 from node.platform.trust import Freshness, InUse, Update
 from protocol.desk import Ruling, read_ruling
@@ -309,6 +310,20 @@ def _stolen_key_opens() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def _left_is_a_member() -> Iterator[None]:
+    real = Directory.http_key
+
+    def http_key(self: Directory, keyid: str, at: datetime) -> tuple[str, Any]:
+        found = self._http.get(keyid)
+        if found is not None and found[1].counts_at(at):
+            return found[0].id, found[1].public
+        return real(self, keyid, at)
+
+    with patch.object(Directory, "http_key", http_key), patch.object(peerdoor, "_NOT_MEMBERS", frozenset()):
+        yield
+
+
 async def _stays_delivered(*_args: object) -> None:
     """What was receipted once is delivered."""
 
@@ -464,6 +479,12 @@ BUGS: Final = (
         "What had a receipt that lost its worth is not sent again.",
         lambda: patch.object(judged, "send_again", _stays_delivered),
         needs="compromised",
+    ),
+    Bug(
+        "left-is-a-member",
+        "Whoever has left is still let in.",
+        _left_is_a_member,
+        needs="goodbye",
     ),
     Bug(
         "no-new-epoch",

@@ -195,6 +195,14 @@ class Custody:
         over = rows[node]["withdrawn_at"] is not None
         held = {holder: row for holder, row in rows.items() if over or row["withdrawn_at"] is None}
         custodians = [holder for holder, row in held.items() if has_custody(holder, row)]
+        left = self.world.authority.left
+        assigned = rows[node]["assigned_node"]
+        if left & {*held, assigned}:
+            # It is not told any more what is written to it, and what it says, a refusal too, nobody hears.
+            nobody = not custodians and assigned not in left
+            if node not in left and (nobody or len(set(custodians) - left) > 1):
+                self._say("I11", f"an item of {node} has {len(custodians)} custodians: {holders}")
+            return
         owner = next((one.id for one in self.world.stations.values() if one.country == country), None)
         if item in self.world.checks.steps.lied_about:
             return

@@ -127,6 +127,7 @@ class Network:
             raise PeerUnreachable("connect", "the peer does not take connections")
         arrival = self.world.checks.arrived(target, request)
         signed = self.world.thefts.arrived(target, request)
+        none_any_more = self.world.authority.arrived(target, request)
         work = _begin(run, lambda: run.answer(request))
         try:
             answer = await asyncio.shield(work)
@@ -137,6 +138,7 @@ class Network:
         self.world.checks.answered(source, arrival, answer)
         self.world.expiry.answered(target, request, answer)
         self.world.thefts.answered(target, signed, answer)
+        self.world.authority.answered(target, none_any_more, answer)
         return answer
 
 

@@ -30,6 +30,8 @@ _BURST_S: Final = 6.0
 _LISTED: Final = 0.12
 BACK_AFTER_S: Final = 30.0
 
+#: How often a member leaves for good.
+_GOODBYE: Final = 0.04
 #: How often the directory's metadata expire, and the events that make nodes notice.
 _EXPIRING: Final = 0.05
 EXPIRING: Final = frozenset({"unsigned", "unread"})
@@ -128,6 +130,7 @@ def draw(seed: int) -> Plan:
     events += _stolen(seed, honest)
     disputes = _disputed(seed, honest)
     events += disputes
+    events += _goodbye(seed, honest, events)
     return Plan(
         seed=seed,
         countries=countries,
@@ -281,6 +284,19 @@ def _disputed(seed: int, honest: tuple[str, ...]) -> list[Event]:
         step = f"{rng.choice(('before', 'after'))} {rng.choice(_DESK_STEPS)}"
         events.append(Event(0.0, "crash-at-commit", holder, number=rng.randint(1, 2), amount=lasts_s, detail=step))
     return events
+
+
+def _goodbye(seed: int, honest: tuple[str, ...], others: list[Event]) -> list[Event]:
+    """A member leaves for good, at once or as planned: then it has no country any more for `amount` seconds before.
+
+    Not where one comes back that was listed otherwise, where storage goes back, for what the one that left held of it
+    is lost, or where an item is in dispute.
+    """
+    rng = random.Random(f"goodbye {seed}")
+    if rng.random() >= _GOODBYE or {"listed", "restore", "ping-pong"} & {event.kind for event in others}:
+        return []
+    at_s, lasts_s = rng.uniform(2.0, 25.0), rng.uniform(4.0, 14.0)
+    return [Event(at_s, "goodbye", rng.choice(honest), amount=lasts_s, detail=rng.choice(("planned", "at once")))]
 
 
 def _at(rng: random.Random) -> float:

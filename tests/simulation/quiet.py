@@ -23,7 +23,14 @@ class Quiet:
         """Tell what is still to happen, or None when all is quiet."""
         for node in self.world.authority.away:
             return f"{node} is not back yet"
+        left = self.world.authority.left
+        for node in left:
+            for station_id in self.world.authority.waiting(node):
+                return f"{station_id} still waits for {node}, which has left"
         for station in self.world.stations.values():
+            if station.id in left:
+                # Nobody hears it any more.
+                continue
             if station.run is None or station.run.node is None:
                 return f"{station.id} is down"
             if self.world.restores.is_set_back(station):
@@ -52,10 +59,12 @@ class Quiet:
                 return disputed
             sizes = {row["stream"]: row["applied"] for row in station.disk.rows("apply_cursors")}
             for row in station.disk.rows("inbound_streams"):
-                if row["size"] > sizes[row["id"]]:
+                if row["size"] > sizes[row["id"]] and row["peer"] not in left:
                     return f"{station.id} has applied {sizes[row['id']]} of {row['size']} records of {row['peer']}"
             acked = {row["stream"]: row["acked_size"] for row in station.disk.rows("delivery_cursors")}
             for row in station.disk.rows("outbound_streams"):
+                if row["peer"] in left:
+                    continue
                 peer, size = self.world.stations.get(row["peer"]), acked[row["id"]]
                 if peer is not None and row["next_index"] > size:
                     return f"{peer.id} has receipted {size} of {row['next_index']} of {station.id}"
@@ -64,11 +73,12 @@ class Quiet:
         return None
 
     def _may_move(self, station: Station, item: UUID) -> bool:
-        """Tell whether an item can be handed on; what a hostile node sent may never be receipted again."""
+        """Tell whether an item can be handed on; what a hostile node sent, or one that left, may have no receipt."""
         row = next(row for row in station.disk.rows("items") if row["id"] == item)
         if row["received_stream"] is None:
             return True
-        return self.world.checks.stream(station, "inbound_streams", row["received_stream"])[0] in self.world.stations
+        giver = self.world.checks.stream(station, "inbound_streams", row["received_stream"])[0]
+        return giver in self.world.stations.keys() - self.world.authority.left
 
 
 def size_held(station: Station, stream: tuple[str, str, int]) -> int:

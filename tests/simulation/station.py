@@ -98,6 +98,7 @@ class Station:
     async def start(self) -> None:
         """Start the node, until it stands or dies."""
         self.starts += 1
+        offered = self.world.expiry.offers(self)
         run = Run(self)
         self.run = run
         token = RUNNING.set(run)
@@ -112,7 +113,7 @@ class Station:
                 raise
         except OperatorError as error:
             # With an older directory put in its place, or by a wrong clock, it rightly refuses.
-            right = self.world.expiry.offers(self)
+            right = offered and self.world.expiry.offers(self)
             if self.world.restores.told(self):
                 self.world.restores.due.add(self.id)
             elif "went away" not in error.sentence and right:

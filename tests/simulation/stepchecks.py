@@ -10,7 +10,7 @@ from uuid import UUID
 from node.hotline.domain.lifecycle import State
 from protocol.codes import FINAL_ACTIONS
 from tests.simulation.analysts import OFFENDER
-from tests.simulation.custody import ENDS, has_custody
+from tests.simulation.custody import ENDS, GIVING, has_custody
 from tests.simulation.sql.tables import Row
 from tests.simulation.station import Station
 
@@ -89,6 +89,9 @@ class StepChecks:
             return None if code in {"not-competent", "handling-violation"} else f"an offence was refused with {code}"
         if code in {"id-conflict", "not-competent"} and self.world.authority.crossed(item):
             # What such a one had written before, and what waited for it, come when the item is elsewhere.
+            return None
+        if kind in GIVING and code == "not-competent" and station.id in self.world.authority.left:
+            # It crossed the news that this one has no country any more.
             return None
         if kind == "transfer" and code == "id-conflict":
             # It was on its way home when its reporter took it back.

@@ -258,7 +258,7 @@ class Thefts:
     def at_the_end(self) -> None:
         """What was signed in time keeps its worth, nothing else does, and every record has a receipt that counts."""
         for station in self.world.stations.values() if self.on else ():
-            if station.run is None or station.run.node is None:
+            if station.run is None or station.run.node is None or station.id in self.world.authority.left:
                 continue
             directory = station.run.node.directory()
             for name, note, worthless in self._receipts(station):
@@ -268,7 +268,8 @@ class Thefts:
             for row in station.disk.rows("outbound_streams"):
                 kept = station.disk.find("receipts", stream=row["id"])
                 covered = max((one["size"] for one in kept if counts(one["note"], directory)), default=0)
-                if row["peer"] in self.world.stations and covered < row["next_index"]:
+                there = row["peer"] in self.world.stations.keys() - self.world.authority.left
+                if there and covered < row["next_index"]:
                     self._say(f"{station.id} can prove {covered} of {row['next_index']} records to {row['peer']}")
 
     def _receipts(self, station: Station) -> Iterable[tuple[str, bytes, bool]]:

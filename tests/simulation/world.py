@@ -261,7 +261,7 @@ class World:
         name = event.kind.replace("-", "_")
         known = [
             action
-            for part in (self.faults, self.expiry, self.thefts, self.disputes)
+            for part in (self.faults, self.expiry, self.thefts, self.disputes, self.authority)
             if (action := getattr(part, name, None)) is not None
         ]
         (known or [getattr(self, "_" + name)])[0](event)

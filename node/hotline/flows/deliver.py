@@ -131,7 +131,7 @@ class Sender:
         try:
             while True:
                 if not stop():
-                    await self._fill(window, peer, cursor)
+                    await self._fill(window, peer, cursor, stop)
                 if not window.flights:
                     return
                 flight = window.flights.popleft()
@@ -155,14 +155,15 @@ class Sender:
             # Cancelled, or the database went away: what is in flight is somebody's next repeat.
             window.abandon(acked)
 
-    async def _fill(self, window: _Window, peer: NodeEntry, cursor: outbound.Cursor) -> None:
+    async def _fill(self, window: _Window, peer: NodeEntry, cursor: outbound.Cursor, stop: Callable[[], bool]) -> None:
         framer = Framer(
             self.node_id, self.db, self.vault, self.stream_keys, self.pool, self.clock_now, self.batch_bytes_max
         )
         while len(window.flights) < window.flights_max and (records := window.next_records()):
             before = window.sent
             cut = await framer.cut(peer.id, cursor, before, records)
-            if cut is None:
+            # Reading and signing takes a moment, in which a newer directory may say that the peer is none any more.
+            if cut is None or stop():
                 return
             sending = asyncio.create_task(_put(self.put_batch, peer, cursor.epoch, before.size, cut.body))
             window.flights.append(_InFlight(before, cut.after, cut.checkpoint, sending))
