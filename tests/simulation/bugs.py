@@ -4,9 +4,9 @@ Each is one small patch, in place only while its block runs. What finds it, and 
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 from typing import Any, Final
 from unittest.mock import patch
@@ -30,30 +30,19 @@ from node.hotline.flows.transfer.disputes import Disputer
 from node.hotline.flows.transfer.fallback import Fallback
 from node.hotline.framing import Framer
 from node.hotline.pulling import Pulls
-from node.hotline.store import contacts, custody, desk, directories, heads, judged, outbound, pulls, restored, steps
+from node.hotline.store import contacts, custody, desk, heads, outbound, pulls, restored, steps
 from node.hotline.store.desk import Dispute
 from node.hotline.store.steps import Listener
-from node.platform import peerdoor
 from node.platform.database import Transaction
-from node.platform.trust import Freshness, InUse, Update
 from protocol.desk import Ruling, read_ruling
-from protocol.directory import Directory, DirectoryKey, NodeEntry
+from protocol.directory import Directory, NodeEntry
 from protocol.errors import ProtocolError
-from protocol.keys import KeyState
+from tests.simulation.bug import Bug
 from tests.simulation.database import Driver, MemoryDatabase
+from tests.simulation.directory_bugs import DIRECTORY_BUGS
 from tests.simulation.services import RUNNING
 
 _LATE_S: Final = 0.03
-
-
-@dataclass(frozen=True, slots=True)
-class Bug:
-    """One mistake: its name, what it is, how it is planted, and the event without which it is never reached."""
-
-    name: str
-    sentence: str
-    planted: Callable[[], AbstractContextManager[object]]
-    needs: str = ""
 
 
 @contextmanager
@@ -211,24 +200,6 @@ def _let_go_when_written() -> Iterator[None]:
         yield
 
 
-@contextmanager
-def _key_state_ignored() -> Iterator[None]:
-    real = Directory.http_key
-
-    def http_key(self: Directory, keyid: str, at: datetime) -> tuple[str, Any]:
-        found = self._http.get(keyid)
-        if found is not None and found[1].state is not KeyState.NEXT:
-            return found[0].id, found[1].public
-        return real(self, keyid, at)
-
-    with patch.object(Directory, "http_key", http_key), patch.object(DirectoryKey, "counts_at", DirectoryKey.good_at):
-        yield
-
-
-async def _accept_any(*_args: object) -> None:
-    """Whatever version was trusted before."""
-
-
 async def _bring_once(self: Pulls, peer: NodeEntry, owed: list[tuple[int, int, int, bytes]]) -> Problem | None:
     """Each receipt is noted as brought before it is."""
     for stream, epoch, size, note in owed:
@@ -285,47 +256,6 @@ def _tell_who_gave_it(item: KnownItem) -> list[Listener]:
 async def _nobody_gone(*_args: object) -> list[str]:
     """Whoever is suspended may be back some day."""
     return []
-
-
-def _never_expired(self: InUse, now: datetime) -> Freshness:
-    """Whoever was a member is one still."""
-    return Freshness.FRESH if now < self.fresh_until else Freshness.STALE
-
-
-def _whenever_signed(*_args: object) -> None:
-    """What was signed once is good for ever."""
-
-
-@contextmanager
-def _stolen_key_opens() -> Iterator[None]:
-    real = Directory.http_key
-
-    def http_key(self: Directory, keyid: str, at: datetime) -> tuple[str, Any]:
-        found = self._http.get(keyid)
-        if found is not None and found[1].state is KeyState.COMPROMISED:
-            return found[0].id, found[1].public
-        return real(self, keyid, at)
-
-    with patch.object(Directory, "http_key", http_key):
-        yield
-
-
-@contextmanager
-def _left_is_a_member() -> Iterator[None]:
-    real = Directory.http_key
-
-    def http_key(self: Directory, keyid: str, at: datetime) -> tuple[str, Any]:
-        found = self._http.get(keyid)
-        if found is not None and found[1].counts_at(at):
-            return found[0].id, found[1].public
-        return real(self, keyid, at)
-
-    with patch.object(Directory, "http_key", http_key), patch.object(peerdoor, "_NOT_MEMBERS", frozenset()):
-        yield
-
-
-async def _stays_delivered(*_args: object) -> None:
-    """What was receipted once is delivered."""
 
 
 async def _no_epoch(*_args: object) -> list[tuple[str, int]]:
@@ -413,12 +343,6 @@ BUGS: Final = (
         "A giver lets an item go when it writes the transfer, not when it has stored its receipt.",
         _let_go_when_written,
     ),
-    Bug("key-state-ignored", "A key that was retired still opens the door.", _key_state_ignored),
-    Bug(
-        "directory-rollback",
-        "An older version of the directory is taken into use.",
-        lambda: patch.object(directories, "check", _accept_any),
-    ),
     Bug(
         "brought-once",
         "A node that fetches notes a receipt as brought before its peer has taken it.",
@@ -449,42 +373,6 @@ BUGS: Final = (
         "suspended-waited-for",
         "What waits for a node that was suspended is not taken back.",
         lambda: patch.object(Fallback, "_gone", _nobody_gone),
-    ),
-    Bug(
-        "expired-used-on",
-        "A directory that has expired is used on.",
-        lambda: patch.object(InUse, "freshness", _never_expired),
-        needs="unsigned",
-    ),
-    Bug(
-        "expired-is-taken",
-        "Metadata that have expired are taken from whoever offers them.",
-        lambda: patch.object(Update, "_check_expiry", _whenever_signed),
-        needs="unsigned",
-    ),
-    Bug(
-        "stolen-key-opens",
-        "A key that is listed as stolen still opens the door.",
-        _stolen_key_opens,
-        needs="compromised",
-    ),
-    Bug(
-        "stolen-receipt-key-counts",
-        "A receipt under a stolen receipt key counts where it states a time before the theft.",
-        lambda: patch.object(DirectoryKey, "counts_at", DirectoryKey.good_at),
-        needs="compromised",
-    ),
-    Bug(
-        "not-sent-again",
-        "What had a receipt that lost its worth is not sent again.",
-        lambda: patch.object(judged, "send_again", _stays_delivered),
-        needs="compromised",
-    ),
-    Bug(
-        "left-is-a-member",
-        "Whoever has left is still let in.",
-        _left_is_a_member,
-        needs="goodbye",
     ),
     Bug(
         "no-new-epoch",
@@ -528,6 +416,7 @@ BUGS: Final = (
         _ruling_noted_first,
         needs="ping-pong",
     ),
+    *DIRECTORY_BUGS,
 )
 
 

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from tests.simulation.bugs import BUGS, Bug
+from tests.simulation.bug import Bug
+from tests.simulation.bugs import BUGS
 from tests.simulation.plan import Plan, draw
 from tests.simulation.running import keeping, shortened
 from tests.simulation.world import Outcome, run

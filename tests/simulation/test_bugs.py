@@ -2,7 +2,8 @@
 
 import pytest
 
-from tests.simulation.bugs import BUGS, Bug
+from tests.simulation.bug import Bug
+from tests.simulation.bugs import BUGS
 from tests.simulation.casebook import HISTORIES_MAX, Case, cases, with_bug
 from tests.simulation.plan import draw
 from tests.simulation.running import keeping
