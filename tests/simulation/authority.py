@@ -22,6 +22,8 @@ from tests.simulation.station import Station
 if TYPE_CHECKING:
     from tests.simulation.world import World
 
+#: How long a batch may be on its way to the line.
+_UNDER_WAY_S: Final = 0.1
 #: States in which a member is none.
 GONE: Final = frozenset({"suspended", "left"})
 _KEYID: Final = re.compile('keyid="([^"]+)"')
@@ -121,6 +123,9 @@ class Authority:
         if station is None or station.run is None or station.run.node is None:
             return
         version = station.run.node.directory().version
+        if self.world.loop.time() - self.world.checks.heard_s.get(source, 0.0) < _UNDER_WAY_S:
+            # It was cut by the directory before.
+            return
         if gone[0] <= version and (gone[1] is None or version < gone[1]):
             self.world.violated("member", f"{source} sends to {target}, which is no member by its directory")
 
