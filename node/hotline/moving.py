@@ -1,6 +1,7 @@
 """Puts together what moves items: relocation, disputes, the fallback, orphans, who hears of it. Does none of it."""
 
 import random
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from geo.locator import Locator
@@ -16,6 +17,7 @@ from node.hotline.gateways.peers import PeerGateway
 from node.hotline.store.telling import Teller
 from node.platform.database import Database
 from node.platform.telemetry import Logger
+from node.platform.trust import Freshness
 from node.settings import Settings
 
 #: Items moved in one transaction: each takes a proof, and its stream's lock is held meanwhile.
@@ -34,9 +36,16 @@ class Moving:
 
 
 def assemble_moving(
-    settings: Settings, db: Database, teller: Teller, clock: Clock, log: Logger, locator: Locator, gateway: PeerGateway
+    settings: Settings,
+    db: Database,
+    teller: Teller,
+    clock: Clock,
+    log: Logger,
+    locator: Locator,
+    gateway: PeerGateway,
+    freshness: Callable[[], Freshness],
 ) -> Moving:
-    """Return the flows, each with what it works with."""
+    """Return the flows, each with what it works with; `freshness` is that of the directory."""
     vault = teller.vault
     relay = Relay(settings.node_id, vault, settings.forward_unqualified, settings.deliver_by_days, log)
     desk = DeskGateway(gateway)
@@ -60,6 +69,7 @@ def assemble_moving(
             equivocation=desk.equivocation,
             ruling=desk.ruling,
             clock_now=clock.now,
+            may_call=lambda: freshness() is not Freshness.EXPIRED,
             log=log,
         ),
         fallback=Fallback(db, relay, clock.now, MOVES_MAX),

@@ -126,6 +126,34 @@ async def test_nobody_calls_the_desk_while_the_directory_has_expired(
         await eventually(called)
 
 
+async def test_a_directory_that_expires_during_a_call_ends_what_the_desk_is_asked(disputing: World) -> None:
+    world = disputing
+    await world.create_field_keys()
+    fr_node, nl_node, *_ = world.nodes
+    nl_node.settings = replace(nl_node.settings, desk_poll_s=86_400.0)
+    calls: list[str] = []
+
+    async def dispute(_desk: object, _statement: bytes) -> None:
+        calls.append("dispute")
+
+    async def ruling(_desk: object, _dispute: UUID) -> None:
+        calls.append("ruling")
+
+    async with station(fr_node) as fr, station(nl_node) as nl:
+        item = await reported(fr, nl, "NL")
+        await move(nl, item)
+        await arrived(nl, item, "disputed")
+        async with nl.node.db.transaction("test.again") as tx:
+            await tx.execute("UPDATE disputes SET handed_in_to = NULL")
+        disputer = replace(nl.node.moving.disputer, dispute=dispute, ruling=ruling, may_call=lambda: not calls)
+        await disputer.run_once(nl.node.directory())
+        assert calls == ["dispute"]
+        await disputer.run_once(nl.node.directory())
+        assert calls == ["dispute"]
+        await replace(disputer, may_call=lambda: True).run_once(nl.node.directory())
+        assert calls == ["dispute", "ruling"]
+
+
 async def test_two_databases_that_disagree_are_for_the_desk(disputing: World) -> None:
     world = disputing
     await world.create_field_keys()

@@ -63,6 +63,8 @@ class Disputer:
     equivocation: HandIn
     ruling: Callable[..., Awaitable[bytes | Problem | None]]
     clock_now: Callable[[], datetime]
+    #: Whether the desk may be called: a directory may expire while one call is under way.
+    may_call: Callable[[], bool]
     log: Logger
     _turn: _Turn = field(default_factory=_Turn)
 
@@ -82,9 +84,9 @@ class Disputer:
         turn.contradiction = contradictions[-1]["id"] if contradictions else _FIRST
         done = 0
         for row in contradictions:
-            done += await self._contradiction(at, row)
+            done += self.may_call() and await self._contradiction(at, row)
         for one in (*new, *waiting):
-            done += await self._one(at, one, directory)
+            done += self.may_call() and await self._one(at, one, directory)
         return done
 
     async def _contradiction(self, at: DeskEntry, row: Row) -> bool:
@@ -121,10 +123,11 @@ class Disputer:
         return False
 
     async def _one(self, at: DeskEntry, one: Dispute, directory: Directory) -> bool:
-        if not one.handed_in and not await self._hand_in(at, one):
+        has_it = one.handed_in or await self._hand_in(at, one)
+        if not has_it or not self.may_call():
             return False
         answer = await self.ruling(at, one.id)
-        if isinstance(answer, Problem) and answer.code == DISPUTE_UNKNOWN:
+        if isinstance(answer, Problem) and answer.code == DISPUTE_UNKNOWN and self.may_call():
             # It is another desk than the one that took it, or one that was restored.
             await self._hand_in(at, one)
         if not isinstance(answer, bytes):
