@@ -1,4 +1,4 @@
-"""Tells whether a record holds a receipt that proves nothing any more, by a directory that is newer than it."""
+"""Tells whether a record holds a receipt that proves nothing by its receiver's directory, newer or older than it."""
 
 from typing import TYPE_CHECKING
 
@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 def is_outdated(world: "World", station: Station, giver: Station, row: Row) -> bool:
     """Tell whether a record holds a receipt that lost its worth, and that its sender could not put anew.
 
-    It wrote the record before it heard of the newer keys, or it has the proof from another node, in a transfer.
+    It wrote the record before it heard of the newer keys, or it has the proof from another node, in a transfer. Or the
+    receiver is the one that has not heard of them.
     """
     checks = world.checks
     kept = next(r for r in station.disk.rows("inbox") if (r["stream"], r["idx"]) == (row["stream"], row["idx"]))
@@ -29,6 +30,8 @@ def is_outdated(world: "World", station: Station, giver: Station, row: Row) -> b
     note = parse_tlog_proof(proof.encode()).note
     if proves(note.to_bytes(), station):
         return False
+    if checks.versions[station.id] < checks.versions[giver.id] and proves(note.to_bytes(), giver):
+        return True
     stream = checks.stream(station, "inbound_streams", row["stream"])
     written_s = checks.logs[stream].written_s[row["idx"]]
     if giver.id != StreamId.parse(Checkpoint.parse(note.text).origin).aud or _was_given(giver, proof):
