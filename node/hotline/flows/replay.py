@@ -137,9 +137,14 @@ class Replayer:
 
     def _item_of(self, stream: int, idx: int, sealed: bytes) -> UUID | None:
         """Return the item that a record speaks of; None for one that cannot be read."""
+        record = self._read(stream, idx, sealed)
+        return None if record is None else UUID(record.envelope.item)
+
+    def _read(self, stream: int, idx: int, sealed: bytes) -> Record | None:
+        """Return a record of a peer, or None for one that cannot be read: it is held as it came, and is refused."""
         try:
-            return UUID(parse_record(self.vault.open_record("inbox", stream, idx, sealed)).envelope.item)
-        except (ProtocolError, ValueError):
+            return parse_record(self.vault.open_record("inbox", stream, idx, sealed))
+        except ProtocolError:
             return None
 
     async def _before(self, tx: Transaction, record: Record) -> Until | None:
@@ -160,7 +165,8 @@ class Replayer:
         for stream, peer, epoch, applied in await restored.cursors(tx):
             end = applied
             for idx, _, sealed in await inbound.read(tx, stream, applied, _PEEKED_MAX):
-                body = parse_record(self.vault.open_record("inbox", stream, idx, sealed)).body
+                record = self._read(stream, idx, sealed)
+                body = None if record is None else record.body
                 if not isinstance(body, OutcomeBody) or not await self._is_past(tx, peer, body):
                     break
                 end = idx + 1
