@@ -17,6 +17,7 @@ from protocol.profile import Request, Response
 from tests.simulation import members
 from tests.simulation.custody import GIVING
 from tests.simulation.plan import ACTIVE_S, BACK_AFTER_S, Event
+from tests.simulation.sql.tables import Row
 from tests.simulation.station import Station
 
 if TYPE_CHECKING:
@@ -91,8 +92,16 @@ class Authority:
         for station in self.world.stations.values():
             for row in station.disk.rows("items") if station.id != node else ():
                 given = row["assigned_node"] == node and row["state"] in {State.SENT, State.LEAVING}
-                if given and self._waits(station, node, row["id"]):
+                if given and self._is_proven(station, row) and self._waits(station, node, row["id"]):
                     yield station.id
+
+    @staticmethod
+    def _is_proven(station: Station, row: Row) -> bool:
+        """Tell whether an item can go elsewhere: not without a receipt that counts, which its giver has to ask for."""
+        if row["received_stream"] is None:
+            return True
+        batches = station.disk.find("inbound_batches", stream=row["received_stream"])
+        return any(one["size"] > row["received_idx"] and not one["worthless"] for one in batches)
 
     @staticmethod
     def _waits(station: Station, node: str, item: object) -> bool:

@@ -26,6 +26,8 @@ _RENEW_S: Final = 3.0
 STALE: Final = timedelta(seconds=8)
 #: How often a node asks others than its own repository.
 REFRESH_S: Final = 8.0
+#: What was looked at and read from storage before the directory expired leaves so soon.
+_SENT_WITHIN: Final = timedelta(seconds=0.1)
 #: A node looks at its directory every 10 s; after so long it has said what it found.
 _SAID_WITHIN_S: Final = 13.0
 
@@ -129,11 +131,11 @@ class Expiry:
         in_force = self._stamps is None or self._now() < min(self._stamps.timestamp_until, self._stamps.snapshot_until)
         return in_force and station.file.files == self.directory() and not station.clock.ahead_s
 
-    def age(self, run: Run) -> str:
-        """Return what a node's directory is by the node's own clock."""
+    def age(self, run: Run, late: timedelta = timedelta(0)) -> str:
+        """Return what a node's directory is by the node's own clock, or was `late` ago."""
         if run.assembled is None or not self.on:
             return "fresh"
-        until, now = run.assembled.membership.in_use().fresh_until, run.station.clock.now()
+        until, now = run.assembled.membership.in_use().fresh_until, run.station.clock.now() - late
         if now < until:
             return "fresh"
         return "stale" if now < until + STALE else "expired"
@@ -151,7 +153,7 @@ class Expiry:
     def leaves(self, source: str, request: Request) -> None:
         """Whose directory has expired asks for a newer one, and sends nothing else."""
         run = RUNNING.get()
-        if run is None or "/peer/v1/directory/" in request.target_uri or self.age(run) != "expired":
+        if run is None or "/peer/v1/directory/" in request.target_uri or self.age(run, _SENT_WITHIN) != "expired":
             return
         path = request.target_uri.split("/", 3)[3]
         self._say(f"{source} sends {request.method} {path}, and its directory has expired")
