@@ -55,6 +55,8 @@ class Quiet:
                 "stream_differences", kind=Kind.NOT_ASKED, mended_at=None
             ):
                 return f"{station.id} has steps that wait for whom it did not ask"
+            if any(row["again_at"] is not None for row in station.disk.rows("outbox_refusals")):
+                return f"{station.id} is to tell again what was not believed"
             if (disputed := self.world.disputes.waiting(station)) is not None:
                 return disputed
             sizes = {row["stream"]: row["applied"] for row in station.disk.rows("apply_cursors")}
