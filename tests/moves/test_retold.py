@@ -19,7 +19,7 @@ from protocol.record import parse_record
 from protocol.steps import StatusBody
 from tests.catchup.copies import receipts_agree
 from tests.catchup.test_worthless import Change, heard, later, retired, stolen
-from tests.hotline.network import Station, eventually, station
+from tests.hotline.network import ILLEGAL, Station, eventually, station
 from tests.moves.chain import accounted_for, arrived, custodians, knows, move, reported, way
 from tests.world import ADDRESS, World
 
@@ -178,6 +178,29 @@ async def _refuse(at: Station, place: tuple[int, int]) -> None:
     async with at.node.db.transaction("test.refuse") as tx:
         said = (place[1], "handling-violation", "the proof fails at step 5")
         await outbound.refuse(tx, place[0], [said], at.clock.now())
+
+
+@pytest.mark.usefixtures("deaf")
+async def test_one_whose_record_was_altered_does_not_hold_the_others_up(world: World) -> None:
+    await world.create_field_keys()
+    async with station(world.nodes[1]) as nl, station(world.nodes[2]) as de:
+        async with station(world.nodes[0]) as fr:
+            items = [await reported(fr, nl, "NL")]
+            items.append((await fr.report(f"http://{ADDRESS['NL']}/2", qualification=ILLEGAL)).items[0].id)
+            await arrived(nl, items[1], "assigned")
+        for item in items:
+            await move(nl, item, ip=ADDRESS["DE"])
+            await arrived(de, item, "assigned")
+        (altered,), (whole,) = [await told(de, item) for item in items]
+        for place in (altered, whole):
+            await _refuse(de, place)
+        async with de.node.db.transaction("test.alter") as tx:
+            await tx.execute("UPDATE outbox SET record_enc = 'altered' WHERE stream = $1 AND idx = $2", *altered)
+        await again(de, 0)
+        await again(de, 61)
+        assert await de.value("SELECT count(*) FROM outbox WHERE type = 'status' AND item_id = $1", items[0]) == 1
+        assert len(await told(de, items[1])) == 2
+        assert await waiting(de) == 0
 
 
 @pytest.mark.usefixtures("deaf")

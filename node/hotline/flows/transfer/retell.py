@@ -20,6 +20,7 @@ from node.hotline.store.steps import Listener
 from node.hotline.store.telling import Teller, Telling
 from node.hotline.store.unheard import Said, Unheard
 from node.platform.database import Database, Transaction
+from node.platform.fieldcrypto import FieldSealed
 from node.platform.telemetry import Logger
 from protocol.codes import RecordType, StatusKind
 from protocol.merkle import leaf_hash
@@ -70,7 +71,11 @@ class Reteller:
             proofs = Proofs(tx, self.teller.vault)
             told: list[Telling] = []
             for one in found:
-                told += await self._again(tx, proofs, one, known.get(one.item_id), now)
+                try:
+                    told += await self._again(tx, proofs, one, known.get(one.item_id), now)
+                except FieldSealed:
+                    # Altered in the database, or moved from another row: this one is not told again, the others are.
+                    await unheard.look_at(tx, one, None)
             await self.teller.tell(tx, told, now)
         return len(found)
 
