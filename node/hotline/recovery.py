@@ -22,10 +22,12 @@ from node.hotline.store import heads as heads_store
 from node.hotline.store import inbound, judged, outbound, restored
 from node.platform.database import Transaction
 from node.platform.ids import new_id
+from protocol.batch import decode_batch
 from protocol.codes import Delivery, NodeState
 from protocol.directory import Directory, NodeEntry
 from protocol.errors import ProtocolError
 from protocol.hello import Heads, Held, Lost
+from protocol.note import parse_note
 
 #: How long nothing may come from peers that only fetch, which call at least every half minute.
 WAIT_S = 120.0
@@ -276,7 +278,8 @@ def _not_all(silent: Collection[str]) -> str:
 async def _fetch_back(node: Node, peer: NodeEntry, heads: Heads) -> int:
     """Fetch what we had receipted and hold no more, under the receipts that we gave then.
 
-    What is held without a receipt that counts comes again, too: it may have been receipted again since. If not, since
+    A peer that has heard of the loss goes back, and says that it is receipted no further: its receipts say more. What
+    is held without a receipt that counts comes again, too: it may have been receipted again since. If not, since
     the peer has not heard yet what its receipts are worth, it will be delivered again, and is not waited for.
     """
     fetched_all = 0
@@ -285,9 +288,12 @@ async def _fetch_back(node: Node, peer: NodeEntry, heads: Heads) -> int:
         async with node.db.transaction("hello.read") as tx:
             size = await inbound.covered_size(tx, peer.id, epoch.epoch)
             held = await inbound.held_size(tx, peer.id, epoch.epoch)
-        while size < epoch.receipted:
+        while size < epoch.size:
             try:
-                receipt = await _fetch(node, receiver, peer, epoch.epoch, size)
+                body = await _fetched(node, peer, epoch.epoch, size)
+                if size >= epoch.receipted and not _is_receipted(body, node.settings.node_id):
+                    break
+                receipt = await _stored(node, receiver, peer, epoch.epoch, size, body)
             except OperatorError:
                 if size >= held:
                     raise
@@ -297,14 +303,28 @@ async def _fetch_back(node: Node, peer: NodeEntry, heads: Heads) -> int:
     return fetched_all
 
 
-async def _fetch(node: Node, receiver: Receiver, peer: NodeEntry, epoch: int, first: int) -> Receipt:
-    """Fetch one batch and store it; raises OperatorError when it does not come or cannot be taken."""
+async def _fetched(node: Node, peer: NodeEntry, epoch: int, first: int) -> bytes:
+    """Fetch one batch; raises OperatorError when it does not come."""
     fetched = await node.catchup.fetch(peer, epoch, first, records_max=node.settings.batch_records_max)
     if isinstance(fetched, Problem) or fetched.body is None:
         code = fetched.code if isinstance(fetched, Problem) else "nothing"
         raise OperatorError(f"{peer.id} does not give again what it had sent ({code}); run this again.")
+    return fetched.body
+
+
+def _is_receipted(body: bytes, node_id: str) -> bool:
+    """Tell whether a batch comes under a receipt that we gave; whether that is ours, its signature is asked."""
     try:
-        return await receiver.receive(Offer(peer.id, "", None, peer.id, epoch, first, fetched.body), node.directory())
+        note = parse_note(decode_batch(body)[0])
+    except ProtocolError:
+        return False
+    return any(line.name == f"{node_id}/receipt" for line in note.signatures)
+
+
+async def _stored(node: Node, receiver: Receiver, peer: NodeEntry, epoch: int, first: int, body: bytes) -> Receipt:
+    """Store one batch that was fetched; raises OperatorError when it cannot be taken."""
+    try:
+        return await receiver.receive(Offer(peer.id, "", None, peer.id, epoch, first, body), node.directory())
     except ProtocolError as error:
         raise OperatorError(f"What {peer.id} sent again was refused ({error.code}).") from None
 

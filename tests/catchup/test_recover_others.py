@@ -270,6 +270,26 @@ async def _refused(one: Station, count: int) -> bool:
     return bool(await one.value("SELECT count(*) >= $1 FROM inbox_refusals", count))
 
 
+async def test_a_peer_that_has_gone_back_already_gives_all_that_was_receipted(world: World) -> None:
+    """It was told of the loss before the recovery, and says that it is receipted no further than what is here."""
+    feed = Feed()
+    older, _ = await _exchanged(world, feed)
+    async with station(world.nodes[1]) as nl:
+        lost = await nl.value("SELECT acked_size FROM delivery_cursors") - await _held(older)
+        await nl.value("UPDATE delivery_cursors SET acked_size = 0, acked_edge = ''::bytea RETURNING acked_size")
+        done = await recovered(older)
+        assert lost > 0
+        assert (done.received, done.left) == ({nl.node.settings.node_id: lost}, {})
+        async with station(older) as fr:
+            await feed.settled(fr, nl)
+            await feed.check(fr, nl)
+
+
+async def _held(node: TestNode) -> int:
+    async with standing_still(node) as still, still.db.transaction("test.read") as tx:
+        return int(await tx.value("SELECT size FROM inbound_streams"))
+
+
 async def test_a_person_hears_when_who_was_left_out_can_be_asked(world: World) -> None:
     feed = Feed()
     older, _ = await _exchanged(world, feed)
