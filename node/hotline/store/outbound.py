@@ -298,18 +298,6 @@ async def corrections(tx: Transaction, item_id: UUID) -> list[Row]:
     )
 
 
-async def has_record(tx: Transaction, peer: str, item_id: UUID, type_: str) -> bool:
-    """Tell whether a record of this type about the item stands in a stream of ours to `peer`."""
-    found: bool = await tx.value(
-        "SELECT EXISTS (SELECT 1 FROM outbox o JOIN outbound_streams s ON s.id = o.stream "
-        "WHERE o.item_id = $2 AND s.peer = $1 AND o.type = $3)",
-        peer,
-        item_id,
-        type_,
-    )
-    return found
-
-
 async def has_report(tx: Transaction, item_id: UUID, leaf_hash: bytes) -> bool:
     """Tell whether this very report of the item stands in a stream of ours."""
     found: bool = await tx.value(

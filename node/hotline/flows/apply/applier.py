@@ -19,6 +19,7 @@ from node.hotline.flows.apply.reports import ReportApplier
 from node.hotline.flows.apply.statuses import StatusApplier, is_read
 from node.hotline.flows.apply.steps import StepApplier, is_applied
 from node.hotline.flows.apply.transfers import TransferApplier
+from node.hotline.flows.apply.unsaid import unsaid
 from node.hotline.store import inbound, outbound, waiting
 from node.hotline.store.proofs import NoReceipt
 from node.hotline.store.telling import Teller, Telling
@@ -30,7 +31,7 @@ from protocol.checkpoint import StreamId
 from protocol.directory import Directory
 from protocol.merkle import leaf_hash
 from protocol.record import Handling, encode_outcome
-from protocol.steps import TransferBody, step_type
+from protocol.steps import TransferBody
 from protocol.versions import speaks
 
 #: An outcome is about the exchange, not about content: it is kept as long as the stream it speaks of is disputed.
@@ -297,11 +298,7 @@ class Applier:
         """Say what became of the records, and to others what they are to hear and were not told before a restore."""
         told = appliers.told()
         if head.applied < head.told:
-            told = [
-                one
-                for one in told
-                if not await outbound.has_record(tx, one.to.node, one.to.item_id, step_type(one.body))
-            ]
+            told = await unsaid(tx, self.vault, told)
         await self._tell(tx, head, judged, refused, told, now)
 
     async def _tell(

@@ -1,0 +1,51 @@
+"""A recovery, and what others were to hear of a peer's records: each thing that nobody told them, they are told."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from node.hotline.recovery import recover
+from tests.catchup.copies import copied, receipts_agree, standing_still
+from tests.hotline.network import eventually, station
+from tests.moves.chain import accounted_for, arrived, knows, move, reported
+from tests.world import ADDRESS, World
+
+
+@pytest.fixture
+def world(tmp_path: Path, new_database: Callable[[], str]) -> World:
+    """Three hotlines with one signed directory."""
+    made = World(tmp_path, new_database)
+    for country in ("FR", "NL", "DE"):
+        made.add(country)
+    made.sign_directory()
+    return made
+
+
+async def test_that_an_item_came_a_second_time_is_told_though_the_first_time_was(world: World) -> None:
+    """The reporter was away when it came again, and then the storage of its holder was lost."""
+    await world.create_field_keys()
+    fr_node, nl_node, de_node = world.nodes
+    older = await copied(de_node)
+    async with station(nl_node) as nl:
+        async with station(de_node) as de:
+            async with station(fr_node) as fr:
+                item = await reported(fr, nl, "NL")
+                await move(nl, item, ip=ADDRESS["DE"])
+                await arrived(de, item, "assigned")
+                await move(de, item, country="NL")
+                await arrived(nl, item, "assigned")
+                await arrived(de, item, "transferred")
+                await knows(fr, item, "FR", "NL", "DE", "NL")
+                await eventually(lambda: receipts_agree(de, fr))
+            await move(nl, item, country="DE")
+            await arrived(de, item, "assigned")
+            await arrived(nl, item, "transferred")
+            await eventually(lambda: receipts_agree(de, nl))
+        async with station(fr_node) as fr:
+            async with standing_still(older) as still:
+                await recover(still, frozenset())
+            async with station(older) as de:
+                await knows(fr, item, "FR", "NL", "DE", "NL", "DE")
+                assert (await de.item(item))["state"] == "assigned"
+                await accounted_for([fr, nl, de])
