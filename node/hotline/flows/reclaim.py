@@ -170,7 +170,8 @@ class Reclaimer:
         )
         # What the older database refused of what we had taken is taken, now that what was lost comes back.
         taken = [*body.accepted, *body.kept]
-        await waiting.judge_again(tx, await waiting.refused_within(tx, self.vault, peer, about.epoch, taken))
+        async for page in waiting.refused_within(tx, self.vault, peer, about.epoch, taken):
+            await waiting.judge_again(tx, page)
 
 
 def _opened(raw: bytes, directory: Directory) -> tuple[Checkpoint, StreamId, bool]:

@@ -47,7 +47,8 @@ class Restarter:
             for peer, epoch, by in await restored.newest_epochs(tx):
                 if peer not in asked or by == recovery:
                     continue
-                await self._judge_again(tx, peer, await waiting.refused_with(tx, self.vault, peer, NEVER_SENT))
+                async for page in waiting.refused_with(tx, self.vault, peer, NEVER_SENT):
+                    await self._judge_again(tx, peer, page)
                 await self._begin(tx, peer, epoch, recovery, now)
                 begun.append((peer, epoch + 1))
         return begun
@@ -98,8 +99,9 @@ class Restarter:
         rest = _from_index(body, await restored.told(tx, peer, epoch))
         # Refused by what the older database knew, and nobody has heard so.
         places = [(one.index, one.index) for one in rest.refused]
-        refused = await waiting.refused_within(tx, self.vault, peer, epoch, places)
-        again = await self._judge_again(tx, peer, refused)
+        again: set[int] = set()
+        async for page in waiting.refused_within(tx, self.vault, peer, epoch, places):
+            again |= await self._judge_again(tx, peer, page)
         rest = replace(rest, refused=tuple(one for one in rest.refused if one.index not in again))
         if rest == body:
             return raw

@@ -1,6 +1,6 @@
 """Steps of peers that wait while a recovery is not complete: what they speak of may be lost here. Decides nothing."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final
@@ -11,11 +11,14 @@ from node.hotline.store.vault import Vault
 from node.platform.database import Row, Transaction
 from protocol.bodies import ReportBody
 from protocol.errors import ProtocolError
+from protocol.merkle import TREE_SIZE_MAX
 from protocol.record import parse_record
 from protocol.steps import TransferBody
 
 #: For so long after a recovery it is waited for who was left out; some never come back.
 WAITS_MAX: Final = timedelta(days=30)
+#: Refused records that are opened at once.
+PAGE_MAX: Final = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,14 +53,17 @@ async def put(tx: Transaction, stream: int, rows: Sequence[tuple[int, UUID]]) ->
 
 
 async def lock_due(tx: Transaction, now: datetime) -> ApplyHead | None:
-    """Lock the apply cursor of a stream of which records wait no longer, or return None; its turn begins at them."""
+    """Lock the apply cursor of a stream of which records wait no longer, or return None; its turn begins at them.
+
+    What no receipt that counts covers waits for one, as in `inbound.lock_unapplied`, and keeps no other stream waiting.
+    """
     row = await tx.row(
-        _HEAD  # noqa: S608 - names of ours
-        + " AND NOT EXISTS (SELECT 1 FROM stream_differences d WHERE d.kind = 'not-asked' "
+        f"{_HEAD} AND {_COVERED} > (SELECT min(w.idx) FROM inbox_waiting w WHERE w.stream = c.stream) "  # noqa: S608
+        "AND NOT EXISTS (SELECT 1 FROM stream_differences d WHERE d.kind = 'not-asked' "
         "AND d.mended_at IS NULL AND d.seen_at > $1) ORDER BY s.peer, s.epoch LIMIT 1 FOR UPDATE OF c SKIP LOCKED",
         now - WAITS_MAX,
     )
-    return None if row is None else _head(row)
+    return None if row is None else replace(_head(row), end=row["covered"])
 
 
 async def lock_stream(tx: Transaction, stream: int, first: int) -> ApplyHead | None:
@@ -67,9 +73,11 @@ async def lock_stream(tx: Transaction, stream: int, first: int) -> ApplyHead | N
     return None if row is None or not rows else replace(_head(row), applied=rows[0][0])
 
 
+_COVERED = "(SELECT max(b.size) FROM inbound_batches b WHERE b.stream = c.stream AND NOT b.worthless)"
 _HEAD = (
-    "SELECT c.stream, s.peer, s.epoch, c.told, (SELECT min(w.idx) FROM inbox_waiting w WHERE w.stream = c.stream) "
-    "AS first FROM apply_cursors c JOIN inbound_streams s ON s.id = c.stream "
+    f"SELECT c.stream, s.peer, s.epoch, c.told, {_COVERED} AS covered, "  # noqa: S608 - names of ours
+    "(SELECT min(w.idx) FROM inbox_waiting w WHERE w.stream = c.stream) AS first "
+    "FROM apply_cursors c JOIN inbound_streams s ON s.id = c.stream "
     "WHERE EXISTS (SELECT 1 FROM inbox_waiting w WHERE w.stream = c.stream)"
 )
 
@@ -114,34 +122,53 @@ class RefusedRecord:
 
 async def judge_again(tx: Transaction, refused: Sequence[RefusedRecord]) -> None:
     """Let records that were refused, and whose sender does not know that, wait to be judged again."""
-    for one in refused:
-        await tx.execute("DELETE FROM inbox_refusals WHERE stream = $1 AND idx = $2", one.stream, one.idx)
-        await put(tx, one.stream, [(one.idx, one.item)])
+    for stream in sorted({one.stream for one in refused}):
+        rows = [(one.idx, one.item) for one in refused if one.stream == stream]
+        await tx.execute(
+            "DELETE FROM inbox_refusals WHERE stream = $1 AND idx = ANY($2::bigint[])", stream, [idx for idx, _ in rows]
+        )
+        await put(tx, stream, rows)
 
 
-async def refused_with(tx: Transaction, vault: Vault, peer: str, detail: str) -> list[RefusedRecord]:
-    """Return the records of `peer` that were refused with this sentence and can be read."""
-    rows = await tx.fetch(f"{_REFUSED} AND r.detail = $2 ORDER BY b.stream, b.idx", peer, detail)
-    return _readable(vault, rows)
+async def refused_with(tx: Transaction, vault: Vault, peer: str, detail: str) -> AsyncIterator[list[RefusedRecord]]:
+    """Yield the records of `peer` that were refused with this sentence and can be read, a page at a time."""
+    for row in await tx.fetch("SELECT id FROM inbound_streams WHERE peer = $1 ORDER BY epoch", peer):
+        async for page in _refused(tx, vault, row["id"], 0, TREE_SIZE_MAX, detail):
+            yield page
 
 
 async def refused_within(
     tx: Transaction, vault: Vault, peer: str, epoch: int, ranges: Sequence[tuple[int, int]]
-) -> list[RefusedRecord]:
-    """Return the records of one epoch of `peer` in these ranges that were refused and can be read."""
-    found = []
+) -> AsyncIterator[list[RefusedRecord]]:
+    """Yield the records of one epoch of `peer` in these ranges that were refused and can be read, a page at a time."""
+    stream = await tx.value("SELECT id FROM inbound_streams WHERE peer = $1 AND epoch = $2", peer, epoch)
+    if stream is None:
+        return
     for first, last in ranges:
+        async for page in _refused(tx, vault, stream, first, last, None):
+            yield page
+
+
+async def _refused(
+    tx: Transaction, vault: Vault, stream: int, first: int, last: int, detail: str | None
+) -> AsyncIterator[list[RefusedRecord]]:
+    """A peer may have sent any number of records that are refused: they are never all in memory."""
+    full = True
+    while full:
         rows = await tx.fetch(
-            f"{_REFUSED} AND s.epoch = $2 AND r.idx >= $3 AND r.idx <= $4 ORDER BY b.idx", peer, epoch, first, last
+            "SELECT b.stream, b.idx, b.record_enc FROM inbox_refusals r "
+            "JOIN inbox b ON b.stream = r.stream AND b.idx = r.idx WHERE r.stream = $1 AND r.idx >= $2 "
+            "AND r.idx <= $3 AND ($4::text IS NULL OR r.detail = $4) ORDER BY b.idx LIMIT $5",
+            stream,
+            first,
+            last,
+            detail,
+            PAGE_MAX,
         )
-        found += _readable(vault, rows)
-    return found
-
-
-_REFUSED = (
-    "SELECT b.stream, b.idx, b.record_enc FROM inbox_refusals r JOIN inbound_streams s ON s.id = r.stream "
-    "JOIN inbox b ON b.stream = r.stream AND b.idx = r.idx WHERE s.peer = $1"
-)
+        full = len(rows) == PAGE_MAX
+        if rows:
+            first = rows[-1]["idx"] + 1
+            yield _readable(vault, rows)
 
 
 def _readable(vault: Vault, rows: Sequence[Row]) -> list[RefusedRecord]:

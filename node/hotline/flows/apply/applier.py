@@ -151,7 +151,8 @@ class Applier:
             head = await waiting.lock_due(tx, self.clock_now())
             if head is None:
                 return None
-            return _Turn(head, await waiting.read(tx, head.stream, self.records_max), again=True)
+            rows = await waiting.read(tx, head.stream, self.records_max)
+            return _Turn(head, [row for row in rows if head.end is None or row[0] < head.end], again=True)
 
         return await self._run(take, directory)
 
