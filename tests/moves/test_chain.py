@@ -284,6 +284,26 @@ async def test_a_dispute_that_is_over_leaves_no_mark_and_takes_no_other_away(wor
             assert (await fr.item(item))["reason"] == mark
 
 
+async def test_who_had_an_item_takes_it_from_nobody_by_its_word_alone(world: World) -> None:
+    """It says to the holder that another, who handed the item on, never got it: that is for the first reporter."""
+    await world.create_field_keys()
+    fr_node, nl_node, de_node, us_node = world.nodes
+    async with station(fr_node) as fr, station(nl_node) as nl, station(de_node) as de, station(us_node) as us:
+        item = await reported(fr, nl, "NL")
+        await move(nl, item, ip=ADDRESS["DE"])
+        await arrived(de, item, "assigned")
+        await move(de, item, ip=ADDRESS["US"])
+        await arrived(us, item, "assigned")
+        about, now = (await nl.item(item))["report_hash"].hex(), nl.clock.now()
+        failure = StatusBody(
+            kind=StatusKind.RELAY_FAILURE, at=now, about=about, node=de_node.id, code="late", since=now, attempts=1
+        )
+        await said(nl, us, item, [failure], now)
+        assert await way(us, item) == ["FR", "NL", "DE", "US"]
+        await us.node.store.actor().act(item, ActionAsked(Action.HOSTER_NOTIFIED, now))
+        await arrived(us, item, "kept")
+
+
 async def said(by: Station, to: Station, item: UUID, bodies: list[StatusBody], now: datetime) -> None:
     """Let a node say this of an item at that time, and wait until the other has accepted all of it."""
     row, peer = await by.item(item), to.node.settings.node_id

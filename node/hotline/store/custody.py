@@ -3,7 +3,7 @@
 Decides nothing; what a state means is `domain.lifecycle`'s.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
@@ -379,9 +379,18 @@ async def took_back(tx: Transaction, item_id: UUID, giver: str, taker: str, at: 
     )
 
 
-async def taken_back(tx: Transaction, item_id: UUID, own: str) -> dict[tuple[str, str], datetime]:
-    """Return, by giver and taker, when an item was last taken back, as we are told and as we did ourselves (`own`)."""
-    rows = await tx.fetch("SELECT giver, taker, at FROM taken_back WHERE item_id = $1", item_id)
+async def taken_back(
+    tx: Transaction, item_id: UUID, own: str, nodes: Collection[str]
+) -> dict[tuple[str, str], datetime]:
+    """Return, by giver and taker, when an item was last taken back, as we are told and as we did ourselves (`own`).
+
+    Both of `nodes` alone: who had it once may have named any number of others.
+    """
+    rows = await tx.fetch(
+        "SELECT giver, taker, at FROM taken_back WHERE item_id = $1 AND giver = ANY($2) AND taker = ANY($2)",
+        item_id,
+        list(nodes),
+    )
     ours = await tx.fetch("SELECT node, failed_at FROM relay_failures WHERE item_id = $1", item_id)
     found = {(row["giver"], row["taker"]): row["at"] for row in rows}
     return found | {(own, row["node"]): row["failed_at"] for row in ours}

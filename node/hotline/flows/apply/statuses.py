@@ -86,7 +86,9 @@ class StatusApplier:
         if known is not None and not newer(known.trail, transfer.body.trail, later=made_at > known.given_at):
             return
         holder = transfer.envelope.aud
-        if undone(transfer.body.trail, holder, await custody.taken_back(tx, row["id"], self.node_id)) is not None:
+        nodes = [*(station.node for station in transfer.body.trail), holder]
+        taken_back = await custody.taken_back(tx, row["id"], self.node_id, nodes)
+        if undone(transfer.body.trail, holder, taken_back) is not None:
             return
         await custody.given(tx, row["id"], Chain(holder, transfer.body.trail, made_at), now)
         await custody.handed_to(tx, row["id"], holder, transfer.body.hosting.assigned_country, now)
@@ -121,9 +123,16 @@ class StatusApplier:
                 await custody.unmark(tx, row["id"], mark, now)
             else:
                 await custody.stand(tx, row["id"], state, mark, now)
-        if said is Said.RELAY_FAILED and body.node is not None:
+        if said is Said.RELAY_FAILED and body.node is not None and not self._is_here(row):
             await self._took_back(tx, row, known, envelope, body.node, now)
         return None
+
+    def _is_here(self, row: Row) -> bool:
+        """Tell whether this hotline has an item, or gives it away: then none who had it takes it by its word alone.
+
+        Who gave it to us takes it back with a withdrawal, which comes first.
+        """
+        return row["assigned_node"] in {None, self.node_id} or row["state"] == State.LEAVING
 
     async def _took_back(
         self, tx: Transaction, row: Row, known: Chain | None, envelope: Envelope, taker: str, now: datetime
