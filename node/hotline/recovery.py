@@ -7,6 +7,7 @@ import asyncio
 from collections.abc import Callable, Collection
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
+from functools import partial
 from uuid import UUID
 
 from node.errors import OperatorError
@@ -18,6 +19,7 @@ from node.hotline.flows.receive import Offer, Receipt, Receiver
 from node.hotline.flows.reclaim import Reclaimer
 from node.hotline.flows.replay import Replayer
 from node.hotline.flows.restart import Restarter
+from node.hotline.gateways.catchup import Fetched
 from node.hotline.store import heads as heads_store
 from node.hotline.store import inbound, judged, outbound, restored
 from node.platform.database import Transaction
@@ -209,7 +211,7 @@ async def recover(
         node.store.vault,
         node.judge,
         node.greeter.pool,
-        node.catchup.fetch_own,
+        partial(_fetched_own, node),
         node.clock.now,
     )
     directory = node.directory()
@@ -231,6 +233,7 @@ async def recover(
     await node.applier.try_waiting(directory)
     for peer, _ in said:
         # The peers' view once more: what differed is mended.
+        node.membership.refuse_if_expired()
         await node.greeter.greet(peer, directory, back=False)
     async with node.db.transaction("recover.end") as tx:
         left = await restored.left(tx)
@@ -257,6 +260,8 @@ async def _ask_all(
             continue
         async with node.db.transaction("hello.read") as tx:
             ours = await heads_store.read_heads(tx, peer.id)
+        # They may take long to answer, and the directory goes on to age meanwhile; so before every call.
+        node.membership.refuse_if_expired()
         heads = await node.catchup.hello(peer, ours)
         if isinstance(heads, Problem):
             silent.append(peer.id)
@@ -275,6 +280,12 @@ def _not_all(silent: Collection[str]) -> str:
     )
 
 
+async def _fetched_own(node: Node, peer: NodeEntry, epoch: int, first: int) -> Fetched | Problem:
+    """Fetch one batch of our own stream; raises OperatorError once the directory has expired."""
+    node.membership.refuse_if_expired()
+    return await node.catchup.fetch_own(peer, epoch, first)
+
+
 async def _fetch_back(node: Node, peer: NodeEntry, heads: Heads) -> int:
     """Fetch what we had receipted and hold no more, under the receipts that we gave then.
 
@@ -289,6 +300,7 @@ async def _fetch_back(node: Node, peer: NodeEntry, heads: Heads) -> int:
             size = await inbound.covered_size(tx, peer.id, epoch.epoch)
             held = await inbound.held_size(tx, peer.id, epoch.epoch)
         while size < epoch.size:
+            node.membership.refuse_if_expired()
             try:
                 body = await _fetched(node, peer, epoch.epoch, size)
                 if size >= epoch.receipted and not _is_receipted(body, node.settings.node_id):

@@ -3,12 +3,14 @@
 import asyncio
 import io
 from collections.abc import Callable
+from typing import Any
 
 import asyncpg
 import pytest
 
 from node.__main__ import main
 from node.errors import OperatorError
+from node.hotline.assembly import Node
 from node.hotline.domain.delivery import BatchAnswer, Problem
 from node.hotline.flows.offer import Offered, Offerer
 from node.hotline.framing import Cut, Framer
@@ -18,13 +20,14 @@ from node.hotline.pulling import Pulls
 from node.hotline.recovery import recover
 from node.hotline.rounds import Rounds
 from node.hotline.store.outbound import Cursor
+from node.platform.httpclient import PeerAnswer
 from node.platform.membership import Membership
 from node.platform.telemetry import make_logger
 from node.platform.trust import Freshness
 from node.setting_files import write_settings
 from protocol.directory import NodeEntry
 from protocol.merkle import Edge
-from tests.catchup.copies import standing_still
+from tests.catchup.copies import copied, standing_still
 from tests.hotline.network import ILLEGAL, Station, eventually, station
 from tests.hotline.test_exchange import told
 from tests.world import ADDRESS, World, file_values
@@ -187,6 +190,54 @@ async def test_a_recovery_asks_nobody(world: World, expire: Callable[[Membership
         # Nothing of it stands in the way of the next try.
         async with standing_still(fr_node) as still:
             await recover(still, frozenset())
+
+
+async def test_a_recovery_under_way_calls_nobody_any_more(three: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The directory expires while the first call is under way, then the second, and so on until all is done."""
+    await three.create_field_keys()
+    fr_node, nl_node, de_node = three.nodes
+    older = await copied(fr_node)
+    called: list[str] = []
+    ends_with = 0
+    real, freshness = PeerGateway.call, Membership.freshness
+
+    async def call(self: PeerGateway, peer: NodeEntry, method: str, path: str, **more: Any) -> PeerAnswer | Problem:
+        if self is still.catchup._peers:
+            called.append(path)
+        return await real(self, peer, method, path, **more)
+
+    def expiring(self: Membership) -> Freshness:
+        expired = self is still.membership and len(called) >= ends_with
+        return Freshness.EXPIRED if expired else freshness(self)
+
+    async with station(nl_node, batch_records_max=1), station(de_node):
+        async with station(fr_node, batch_records_max=1, batches_in_flight_max=1) as fr:
+            await _waiting(fr, 2)
+            await told(fr, 2)
+        async with standing_still(older) as still:
+            monkeypatch.setattr(PeerGateway, "call", call)
+            monkeypatch.setattr(Membership, "freshness", expiring)
+            last: list[str] = []
+            for ends_with in range(1, 30):
+                called.clear()
+                sentence = await _sentence(still)
+                if sentence is None:
+                    break
+                assert "has expired: no member is called" in sentence
+                assert len(called) == ends_with
+                last.append(called[-1].split("/")[3])
+    # It was broken off after a hello, and after each kind of fetch; in the end it is done.
+    assert sentence is None
+    assert {"hello", "inbox", "outbox"} <= set(last)
+
+
+async def _sentence(still: Node) -> str | None:
+    """Recover; return why it broke off, if it did."""
+    try:
+        await recover(still, frozenset())
+    except OperatorError as error:
+        return error.sentence
+    return None
 
 
 async def test_commands_ask_nobody_and_say_so(
