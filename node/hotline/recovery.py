@@ -16,7 +16,7 @@ from node.hotline.domain.budgets import BudgetLimits, Rate
 from node.hotline.domain.comparison import Direction
 from node.hotline.domain.delivery import Problem
 from node.hotline.flows.receive import Offer, Receipt, Receiver
-from node.hotline.flows.reclaim import Reclaimer
+from node.hotline.flows.reclaim import OnlyStolenError, Reclaimer
 from node.hotline.flows.replay import Replayer
 from node.hotline.flows.restart import Restarter
 from node.hotline.gateways.catchup import Fetched
@@ -65,6 +65,7 @@ class Visits:
         #: what we have, and says so in its next hello, long before it has sent all of it again.
         self._receipted: dict[str, dict[int, int]] = {}
         self._refused: set[tuple[str, int]] = set()
+        self._only_stolen: OnlyStolenError | None = None
         self._came = asyncio.Event()
         self.awaited = frozenset(awaited)
         self.taken = dict.fromkeys(awaited, 0)
@@ -98,6 +99,9 @@ class Visits:
         try:
             size, new = await self._reclaimer.take(peer, epoch, first, body, self._node.directory())
         except OperatorError as error:
+            if isinstance(error, OnlyStolenError):
+                self._only_stolen = error
+                self._came.set()
             raise ProtocolError("malformed", error.sentence, field="body") from None
         self.taken[peer] += new
         self._came.set()
@@ -122,7 +126,7 @@ class Visits:
     async def complete(self, wait_s: float) -> dict[str, int]:
         """Wait until every peer has brought everything; returns how many records of its own each sent again.
 
-        Raises OperatorError when nothing came for `wait_s` seconds.
+        Raises OperatorError when nothing came for `wait_s` seconds, or what the operator has to decide about.
         """
         received = {peer: -await self._held(peer) for peer in self.awaited}
         while True:
@@ -131,6 +135,8 @@ class Visits:
             missing = [peer for peer in sorted(self.awaited) if not await self._has_all(peer)]
             if not missing:
                 break
+            if self._only_stolen is not None:
+                raise self._only_stolen
             try:
                 await asyncio.wait_for(self._came.wait(), wait_s)
             except TimeoutError:
@@ -182,11 +188,17 @@ OpenDoor = Callable[[Visits], AbstractAsyncContextManager[None]]
 
 
 async def recover(
-    node: Node, without: Collection[str], door: OpenDoor | None = None, *, wait_s: float = WAIT_S
+    node: Node,
+    without: Collection[str],
+    door: OpenDoor | None = None,
+    *,
+    wait_s: float = WAIT_S,
+    believed: Collection[str] = (),
 ) -> Recovered:
     """Recover from every peer but those of `without`; raises OperatorError, one sentence, and can be run again.
 
-    Peers that only fetch are waited for behind `door`; without one they cannot be asked.
+    Peers that only fetch are waited for behind `door`; without one they cannot be asked. What only a key of ours that
+    was stolen since proves is taken back of peers in `believed` alone.
     """
     now = node.clock.now()
     async with node.db.transaction("recover.begin") as tx:
@@ -213,6 +225,7 @@ async def recover(
         node.greeter.pool,
         partial(_fetched_own, node),
         node.clock.now,
+        frozenset(believed),
     )
     directory = node.directory()
     if door is not None and awaited:

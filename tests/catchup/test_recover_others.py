@@ -1,25 +1,29 @@
 """A recovery and the peers that are not asked in the ordinary way: who only fetches, was left out, or changed keys."""
 
+import asyncio
 from uuid import UUID
 
 import pytest
 
+from node.__main__ import main
+from node.errors import OperatorError
 from node.hotline.domain.acts import ActionAsked
 from node.hotline.domain.assessment import Assessment
 from node.hotline.flows.replay import REFUSED
 from node.hotline.recovery import recover
 from node.hotline.serve import recovery_door
 from node.hotline.store.status import read_status
+from node.setting_files import write_settings
 from protocol.codes import Action, Classification, WithdrawalReason
 from protocol.errors import ProtocolError
 from protocol.keys import KeyUse
 from tests.catchup.copies import copied, receipts_agree, standing_still
 from tests.catchup.test_recover import Feed, recovered
-from tests.catchup.test_worthless import report, retired
+from tests.catchup.test_worthless import report, retired, stolen
 from tests.hotline.network import ILLEGAL, Station, eventually, station
 from tests.hotline.test_exchange import told
 from tests.moves.chain import accounted_for, arrived, move
-from tests.world import ADDRESS, TestNode, World, free_port
+from tests.world import ADDRESS, TestNode, World, file_values, free_port
 
 _SET_BACK = "SELECT EXISTS (SELECT 1 FROM stream_differences WHERE kind = 'set-back' AND proven)"
 
@@ -84,6 +88,52 @@ async def test_records_come_back_whose_receipts_have_lost_their_worth(world: Wor
             assert await nl.value("SELECT count(*) FROM equivocations") == 0
             second = await report(fr, "2")
             await arrived(nl, second, "assigned")
+
+
+@pytest.mark.parametrize("delivery", ["push", "pull"])
+async def test_what_only_a_stolen_key_has_signed_comes_back_when_the_operator_says_so(
+    world: World, delivery: str
+) -> None:
+    """The key was stolen before the node wrote with it; then the node lost its database."""
+    fr_node, nl_node = world.nodes
+    nl_node.entry["delivery"] = delivery
+    if delivery == "pull":
+        nl_node.entry["base_url"] = f"http://127.0.0.1:{free_port()}"
+    world.sign_directory()
+    await world.create_field_keys()
+    older = await copied(fr_node)
+    async with station(nl_node, peer_timeout_s=2.0, backoff_cap_s=0.2) as nl:
+        async with station(fr_node) as fr:
+            moment = fr.clock.now().replace(microsecond=0)
+            item = await report(fr, "1")
+            await told(fr, 1)
+        stolen(fr_node, [KeyUse.STREAM], moment)
+        world.sign_directory()
+        async with standing_still(older) as still:
+            door = recovery_door(still)
+            with pytest.raises(OperatorError, match=f"stolen since proves.*--believe {nl_node.id}"):
+                await recover(still, frozenset(), door, wait_s=30.0)
+            done = await recover(still, frozenset(), door, wait_s=30.0, believed={nl_node.id})
+        assert (done.own, done.left) == ({nl_node.id: 1}, {})
+        async with station(older) as fr:
+            assert (await fr.item(item))["state"] == "sent"
+            await eventually(lambda: receipts_agree(fr, nl), limit_s=40)
+            # Sent again under the new key, and taken no second time.
+            assert await fr.value("SELECT count(*) FROM receipts WHERE NOT worthless") > 0
+            assert await nl.value("SELECT count(*) FROM items") == 1
+            assert await nl.value("SELECT count(*) FROM equivocations") == 0
+
+
+@pytest.mark.parametrize("option", ["--without", "--believe"])
+async def test_a_peer_that_is_named_has_to_be_listed(
+    world: World, option: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    await world.create_field_keys(world.nodes[:1])
+    file = world.folder / "settings.toml"
+    write_settings(file, file_values(world.nodes[0].settings))
+    command = ["--settings", str(file), "recover", option, "nobody.hotline.example"]
+    assert await asyncio.to_thread(main, command) == 2
+    assert f"Option {option} names a node that the directory does not list." in capsys.readouterr().err
 
 
 async def test_nothing_is_exchanged_with_who_was_left_out_and_holds_more(world: World) -> None:

@@ -3,6 +3,7 @@
 What the node then writes is held to what it had told the others, and what it had told nobody is gone with its storage.
 """
 
+import re
 from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -31,6 +32,8 @@ _WAIT_S: Final = 30.0
 _ALONE_S: Final = 9.0
 #: How long a node that was set back is left to itself: its peers can be reached long before.
 _UNATTENDED_S: Final = 60.0
+#: Whom the operator may believe, as the command says it.
+_BELIEVE: Final = re.compile(r"--believe (\S+)")
 #: What only this node's own signature proves.
 _SET_BACK: Final = frozenset({Kind.SET_BACK, Kind.OTHER_ROOT})
 
@@ -107,11 +110,14 @@ class Restores:
     async def recover(self, run: "Run", node: Node) -> None:
         """Run `hotline recover`, again and again until it succeeds."""
         station, world = run.station, self.world
+        believed: set[str] = set()
         while station.id in self.due:
             try:
-                done = await recover(node, self._without(), _door(run, node), wait_s=_WAIT_S)
+                done = await recover(node, self._without(), _door(run, node), wait_s=_WAIT_S, believed=believed)
             except OperatorError as error:
                 world.note(station.id, "info", f"recover: {error.sentence}")
+                # A thief here comes only once a peer has heard: what that had taken before nobody else had written.
+                believed |= set(_BELIEVE.findall(error.sentence))
             except (asyncpg.PostgresError, OSError) as error:
                 world.note(station.id, "info", f"recover: {type(error).__name__}")
             else:

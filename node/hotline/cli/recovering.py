@@ -34,6 +34,13 @@ def add_arguments(parser: ArgumentParser) -> None:
         help="leave out a peer that cannot be asked (may be repeated); nothing is sent to it until this is run again",
     )
     parser.add_argument(
+        "--believe",
+        action="append",
+        default=[],
+        metavar="NODE",
+        help="take back from this peer also what only a stolen key of ours has signed (may be repeated)",
+    )
+    parser.add_argument(
         "--wait",
         type=float,
         default=WAIT_S,
@@ -45,7 +52,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(arguments: Namespace, context: Context) -> int:
     """Recover; raises OperatorError when a peer cannot be asked or its copy is not proven."""
-    done = context.run(_run(context, frozenset(arguments.without), arguments.wait))
+    done = context.run(_run(context, frozenset(arguments.without), frozenset(arguments.believe), arguments.wait))
     names = sorted({*done.own, *done.received, *(peer for peer, _ in done.epochs)})
     epochs = dict(done.epochs)
     show_table(
@@ -59,14 +66,14 @@ def run(arguments: Namespace, context: Context) -> int:
     return 0
 
 
-async def _run(context: Context, without: frozenset[str], wait_s: float) -> Recovered:
+async def _run(context: Context, without: frozenset[str], believed: frozenset[str], wait_s: float) -> Recovered:
     settings = context.settings()
     log = make_logger(settings.log_level, settings.log_format)
     async with assemble(settings, clock=context.clock, log=log) as node:
-        unknown = without - node.directory().nodes.keys()
-        if unknown:
-            raise OperatorError("Option --without names a node that the directory does not list.")
+        for option, named in (("--without", without), ("--believe", believed)):
+            if named - node.directory().nodes.keys():
+                raise OperatorError(f"Option {option} names a node that the directory does not list.")
         async with node.db.session_lock(SERVING_LOCK) as held:
             if held is None:
                 raise OperatorError("The node serves, or is being recovered by another process: end that first.")
-            return await recover(node, without, recovery_door(node), wait_s=wait_s)
+            return await recover(node, without, recovery_door(node), wait_s=wait_s, believed=believed)

@@ -1,6 +1,7 @@
 """Takes our own records back from a peer's copy after a restore, proves them, and queues them to be done again.
 
-Never signs anything, and never believes a copy that our own signature does not cover.
+Never signs anything, and never believes a copy that our own signature does not cover; where only a key that was stolen
+since has made it, the operator says whether it is believed.
 """
 
 import asyncio
@@ -8,6 +9,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from datetime import datetime
+from enum import Enum
 from typing import Protocol
 from uuid import UUID
 
@@ -47,9 +49,29 @@ class FetchOwn(Protocol):
         """Fetch what the peer holds of our own stream."""
 
 
+class OnlyStolenError(OperatorError):
+    """Our own records come back signed by nothing but a key of ours that was stolen since."""
+
+    def __init__(self, peer: str) -> None:
+        """Say whose copy it is, and what the operator can do."""
+        super().__init__(
+            f"Nothing but a key of ours that was stolen since proves what {peer} holds of our records: whoever had the "
+            f"key may have written them. Run this again with --believe {peer} to take them all the same, or leave it "
+            "out with --without."
+        )
+
+
+class _Worth(Enum):
+    """What a copy of our records comes under: a receipt that counts, our own word, or that of a stolen key of ours."""
+
+    COUNTS = "counts"
+    OUR_WORD = "our-word"
+    STOLEN = "stolen"
+
+
 @dataclass(frozen=True, slots=True)
 class Reclaimer:
-    """What this flow works with."""
+    """What this flow works with; of the peers in `believed` a copy counts also where only a stolen key signed it."""
 
     node_id: str
     db: Database
@@ -58,6 +80,7 @@ class Reclaimer:
     pool: Executor
     fetch_own: FetchOwn
     clock_now: Callable[[], datetime]
+    believed: frozenset[str] = frozenset()
 
     async def reclaim(self, peer: NodeEntry, held: Sequence[Held], directory: Directory) -> int:
         """Take back every record of ours that `peer` holds and we do not; returns how many.
@@ -83,16 +106,19 @@ class Reclaimer:
     async def take(self, peer: str, epoch: int, first: int, body: bytes, directory: Directory) -> tuple[int, int]:
         """Store one batch; returns how far the stream is receipted then, and how many records were new.
 
-        Raises OperatorError, one sentence, when it is not proven or does not continue what is here.
+        Raises OperatorError, one sentence, when it is not proven or does not continue what is here; OnlyStolenError
+        where only a stolen key of ours proves it and the peer is not believed.
         """
         loop = asyncio.get_running_loop()
         try:
             note, records = decode_batch(body, bytes_max=RETURNED_BYTES_MAX)
-            covered, stream, counts = await loop.run_in_executor(self.pool, _opened, note, directory)
+            covered, stream, worth = await loop.run_in_executor(self.pool, _opened, note, directory)
         except (ProtocolError, SignatureInvalid, ValueError):
             raise OperatorError(f"The copy of our records at {peer} is not proven by our signature.") from None
         if (stream.iss, stream.aud, stream.epoch, covered.size) != (self.node_id, peer, epoch, first + len(records)):
             raise OperatorError(f"{peer} gave back other records of ours than it was asked for.")
+        if worth is _Worth.STOLEN and peer not in self.believed:
+            raise OnlyStolenError(peer)
         leaves = [leaf_hash(record) for record in records]
         now = self.clock_now()
         async with self.db.transaction("recover.own") as tx:
@@ -108,7 +134,7 @@ class Reclaimer:
                 await self._set_aside(tx, cursor.stream, peer, first + same)
             await self._append(tx, cursor.stream, peer, first + same, records[same:], now)
             await outbound.store_receipt(tx, cursor.stream, covered.size, note, edge, now)
-            if not counts:
+            if worth is not _Worth.COUNTS:
                 await judged.mark(tx, Direction.OUT, [judged.Receipt(cursor.stream, covered.size, note)])
         return covered.size, len(records) - same
 
@@ -174,36 +200,39 @@ class Reclaimer:
             await waiting.judge_again(tx, page)
 
 
-def _opened(raw: bytes, directory: Directory) -> tuple[Checkpoint, StreamId, bool]:
-    """Return what a receipt covers, and whether it counts; one that does not is still our own word.
+def _opened(raw: bytes, directory: Directory) -> tuple[Checkpoint, StreamId, _Worth]:
+    """Return what a receipt covers, and what it is worth; one that does not count is still our own word.
 
-    Raises SignatureInvalid where neither is so, ProtocolError for what is no receipt.
+    Raises SignatureInvalid where we never signed it, ProtocolError for what is no receipt.
     """
     try:
-        return *open_receipt(raw, directory), True
+        return *open_receipt(raw, directory), _Worth.COUNTS
     except SignatureInvalid:
         note = parse_note(raw)
         covered = Checkpoint.parse(note.text)
         stream = StreamId.parse(covered.origin)
-        _verify_own(note, covered, stream.iss, directory)
-        return covered, stream, False
+        return covered, stream, _worth(note, covered, stream.iss, directory)
 
 
-def _verify_own(note: Note, covered: Checkpoint, node: str, directory: Directory) -> None:
-    """Raise SignatureInvalid unless `node` signed with one key of each algorithm; no stolen one, retired or not.
+def _worth(note: Note, covered: Checkpoint, node: str, directory: Directory) -> _Worth:
+    """Tell whether `node` signed with one key of each algorithm, retired or not, without any that was stolen.
 
     When it was signed nothing proves any more. A key that was never in other hands signed what we wrote, whenever that
-    was.
+    was. Raises SignatureInvalid where also the stolen ones have not signed.
     """
-    keys = [
-        key.public
-        for key in directory.nodes[node].keys
-        if key.use is KeyUse.STREAM and key.window() is not None and key.state is not KeyState.COMPROMISED
-    ]
+    keys = [key for key in directory.nodes[node].keys if key.use is KeyUse.STREAM and key.window() is not None]
+    safe = [key.public for key in keys if key.state is not KeyState.COMPROMISED]
+    if _all_signed(note, covered, safe):
+        return _Worth.OUR_WORD
+    if _all_signed(note, covered, [key.public for key in keys]):
+        return _Worth.STOLEN
+    raise SignatureInvalid("no key of ours signed this")
+
+
+def _all_signed(note: Note, covered: Checkpoint, keys: Sequence[PublicKey]) -> bool:
+    """Tell whether one key of each algorithm that is among `keys` signed."""
     algorithms = {key.algorithm for key in keys}
-    signed = {key.algorithm for key in keys if _has_signed(note, covered, key)}
-    if not algorithms or signed != algorithms:
-        raise SignatureInvalid("no key of ours that counts signed this")
+    return bool(algorithms) and {key.algorithm for key in keys if _has_signed(note, covered, key)} == algorithms
 
 
 def _has_signed(note: Note, covered: Checkpoint, key: PublicKey) -> bool:
