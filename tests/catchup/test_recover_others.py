@@ -111,7 +111,10 @@ async def test_what_only_a_stolen_key_has_signed_comes_back_when_the_operator_sa
         world.sign_directory()
         async with standing_still(older) as still:
             door = recovery_door(still)
-            with pytest.raises(OperatorError, match=f"stolen since proves.*--believe {nl_node.id}"):
+            with pytest.raises(
+                OperatorError,
+                match=f"not proven by our signature, but by a key that was stolen.*--believe {nl_node.id}",
+            ):
                 await recover(still, frozenset(), door, wait_s=30.0)
             done = await recover(still, frozenset(), door, wait_s=30.0, believed={nl_node.id})
         assert (done.own, done.left) == ({nl_node.id: 1}, {})

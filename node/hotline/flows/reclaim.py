@@ -55,9 +55,9 @@ class OnlyStolenError(OperatorError):
     def __init__(self, peer: str) -> None:
         """Say whose copy it is, and what the operator can do."""
         super().__init__(
-            f"Nothing but a key of ours that was stolen since proves what {peer} holds of our records: whoever had the "
-            f"key may have written them. Run this again with --believe {peer} to take them all the same, or leave it "
-            "out with --without."
+            f"The copy of our records at {peer} is not proven by our signature, but by a key that was stolen since: "
+            f"whoever had it may have written them. Run this again with --believe {peer} to take them all the same, or "
+            "leave the peer out with --without."
         )
 
 
