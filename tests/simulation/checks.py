@@ -342,8 +342,11 @@ class Checks:
         giver = self.world.stations.get(stream[0])
         if giver is None or self.world.may_refuse(row["code"]) or is_outdated(self.world, station, giver, row):
             return
-        log, at = self.logs[stream], row["idx"]
-        wrong = self.steps.refused(station, log.leaves[at], log.types[at], log.items[at], row["code"])
+        # What is here, which its writer may have lost since with its storage.
+        (kept,) = station.disk.find("inbox", stream=row["stream"], idx=row["idx"])
+        record = parse_record(station.vault.open_record("inbox", row["stream"], row["idx"], kept["record_enc"]))
+        item = None if isinstance(record.body, OutcomeBody) else UUID(record.envelope.item)
+        wrong = self.steps.refused(station, kept["leaf_hash"], record.envelope.type, item, row["code"])
         if wrong is not None:
             self._say("I2", f"{station.id} refused a record of {stream[0]}, {wrong}: {row['code']} {row['detail']}")
 
