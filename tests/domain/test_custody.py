@@ -39,3 +39,16 @@ def test_the_first_who_took_it_back_counts() -> None:
     later = NOON + timedelta(hours=1)
     assert undone(TRAIL, US, {(DE, US): later, (NL, DE): later}) == 1
     assert undone(TRAIL, US, {}) is None
+
+
+def test_what_was_given_before_the_item_came_once_more_is_not_what_was_taken_back() -> None:
+    """The Dutch hotline had given the item to the German one, got it from there, and gave it there in vain."""
+    taken_back = {(NL, DE): NOON + timedelta(hours=1)}
+    assert undone(TRAIL, NL, taken_back) is None
+    again = Custody(node=NL, country="DE", evidence="1" * 64, at=NOON + timedelta(minutes=3))
+    assert undone((*TRAIL, again), DE, taken_back) == 3
+    assert undone((*TRAIL, again), US, taken_back) is None
+
+
+def test_of_an_item_that_nobody_gave_nothing_is_undone() -> None:
+    assert undone((), NL, {(NL, DE): NOON}) is None

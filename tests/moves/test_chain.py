@@ -226,6 +226,41 @@ async def test_a_transfer_that_is_refused_brings_the_item_back_and_the_first_rep
             await accounted_for([fr, nl, de, us])
 
 
+async def test_a_hotline_that_gives_an_item_in_vain_where_it_had_it_from_hands_it_on_and_is_believed(
+    world: World,
+) -> None:
+    """The German hotline gave it back and gave its country up; the Dutch one has not heard of that."""
+    await world.create_field_keys()
+    fr_node, nl_node, de_node, us_node = world.nodes
+    async with station(fr_node) as fr, station(nl_node) as nl, station(us_node) as us:
+        async with station(de_node) as de:
+            item = await reported(fr, nl, "NL")
+            await move(nl, item, ip=ADDRESS["DE"])
+            await arrived(de, item, "assigned")
+            await arrived(nl, item, "transferred")
+            await move(de, item, country="NL")
+            await arrived(nl, item, "assigned")
+            await arrived(de, item, "transferred")
+            await knows(fr, item, "FR", "NL", "DE", "NL")
+        de_node.entry["countries"] = ["AT"]
+        world.sign_directory()
+        async with station(de_node) as de:
+            await move(nl, item, country="DE")
+            await returned(nl, item, "not-competent")
+
+            async def told() -> bool:
+                heard = [bool(await one.value("SELECT count(*) FROM taken_back")) for one in (fr, de)]
+                return all(heard)
+
+            await eventually(told)
+            assert await way(fr, item) == ["FR", "NL", "DE", "NL"]
+            await move(nl, item, ip=ADDRESS["US"])
+            await arrived(us, item, "assigned")
+            await knows(fr, item, "FR", "NL", "DE", "NL", "US")
+            assert (await fr.item(item))["assigned_node"] == us_node.id
+            await accounted_for([fr, nl, de, us])
+
+
 async def test_an_old_word_of_who_had_the_item_changes_nothing_nor_does_any_once_it_has_ended(world: World) -> None:
     await world.create_field_keys()
     fr_node, nl_node, de_node, _ = world.nodes

@@ -100,10 +100,13 @@ def _said(station: Custody) -> tuple[str, str | None, str]:
 def undone(trail: Sequence[Custody], holder: str, taken_back: Mapping[tuple[str, str], datetime]) -> int | None:
     """Return which station of a chain has the item again, since it took it back from the next; None where it stands.
 
-    `taken_back` is when, by giver and taker. Both times are of the giver's clock; what it gave later stands.
+    `taken_back` is when, by giver and taker. Both times are of the giver's clock; what it gave later stands. So does
+    what it gave before it got the item once more: what it took back then is another giving, whoever took it.
     """
-    takers = (*(station.node for station in trail[1:]), holder)
+    takers = (*(station.node for station in trail), holder)[1:]
     for number, (station, taker) in enumerate(zip(trail, takers, strict=True)):
+        if station.node in takers[number:]:
+            continue
         at = taken_back.get((station.node, taker))
         if at is not None and station.at < at:
             return number
