@@ -8,6 +8,7 @@ from node.errors import OperatorError
 from node.hotline.assembly import Node
 from node.hotline.domain.comparison import Difference
 from node.hotline.domain.delivery import UNREACHABLE, Problem
+from node.hotline.flows.greet import Greeting
 from node.hotline.store import contacts, restored
 from node.hotline.store import heads as heads_store
 from node.platform.database import DATABASE_ERRORS
@@ -99,9 +100,8 @@ class Rounds:
         away = (contact.last_problem or "").startswith(_AWAY) and contact.failures > 0
         if peer.id in self._met and peer.id not in stops.set_back and not stops.stands(peer.id) and not away:
             return True
-        problem = await self._greet(peer, back=False)
-        if problem is not None and problem.code.startswith(UNREACHABLE):
-            # Who does not hear a hello would not hear a batch: to cut and sign one is spared.
+        greeting = await self._greet(peer, back=False)
+        if (problem := _unheard(greeting)) is not None:
             await self._node.sender.unheard(peer, problem)
             return False
         async with self._node.db.transaction("deliver.due") as tx:
@@ -110,7 +110,8 @@ class Rounds:
     async def compare(self, peer: NodeEntry) -> Problem | None:
         """Compare heads and receipts with one peer; what differs is kept. A Problem when it does not answer."""
         node = self._node
-        problem = await self._greet(peer, back=False)
+        greeting = await self._greet(peer, back=False)
+        problem = greeting if isinstance(greeting, Problem) else greeting.unasked
         if problem is not None:
             return problem
         found = await node.comparer.compare(peer, node.directory())
@@ -145,18 +146,33 @@ class Rounds:
             theirs=one.theirs,
         )
 
-    async def _greet(self, peer: NodeEntry, *, back: bool) -> Problem | None:
+    async def _greet(self, peer: NodeEntry, *, back: bool) -> Greeting | Problem:
         node = self._node
         greeting = await node.greeter.greet(peer, node.directory(), back=back)
         if isinstance(greeting, Problem):
             node.log.info("hello not answered", action="hello.unanswered", peer=peer.id, code=greeting.code)
             return greeting
-        self._met.add(peer.id)
         for one in greeting.differences:
             self._say(peer.id, one)
+        if greeting.unasked is None:
+            self._met.add(peer.id)
+        else:
+            self._met.discard(peer.id)
+            node.log.info("claim not proven", action="hello.unasked", peer=peer.id, code=greeting.unasked.code)
         if back:
             node.signals.wake("deliver")
-        return None
+        return greeting
+
+
+def _unheard(greeting: Greeting | Problem) -> Problem | None:
+    """Return why nothing is signed for a peer before it was greeted again, or None.
+
+    Who does not hear a hello would not hear a batch: to cut and sign one is spared. Who says that we contradict
+    ourselves may hold the proof, though it could not be asked: what we signed now would be a second story.
+    """
+    if isinstance(greeting, Problem):
+        return greeting if greeting.code.startswith(UNREACHABLE) else None
+    return greeting.unasked
 
 
 async def refuse_if_unfinished(node: Node) -> None:

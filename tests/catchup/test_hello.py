@@ -15,11 +15,13 @@ import pytest
 from node.clock import SystemClock
 from node.errors import OperatorError
 from node.hotline.domain.delivery import BackOff, Problem, decide
+from node.hotline.gateways.catchup import CatchupGateway
 from node.hotline.serve import running
 from node.hotline.store import heads as store
 from node.platform.database import Database
 from node.platform.telemetry import make_logger
 from node.settings import Settings
+from protocol.directory import NodeEntry
 from protocol.hello import Heads, Held, Lost, Written, encode_heads, parse_heads
 from protocol.merkle import EMPTY_ROOT
 from tests.api.door import database_gone
@@ -187,6 +189,44 @@ async def test_a_node_that_meets_its_peer_later_signs_nothing_for_it(world: Worl
                     return ((await store.stops(tx)).set_back).get(nl.node.settings.node_id, False)
 
             await eventually(noticed, limit_s=20.0)
+            assert await nl.value("SELECT count(*) FROM equivocations") == 0
+            assert await nl.value("SELECT count(*) FROM inbox") == 2
+
+
+async def test_nothing_is_signed_for_whom_the_proof_of_its_claim_could_not_be_asked(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As many records were written since the backup as the peer holds beyond it, and its answer is lost."""
+    await world.create_field_keys()
+    async with station(world.nodes[1]):
+        async with station(world.nodes[0]) as fr:
+            await fr.report(f"http://{ADDRESS['NL']}/1", qualification=ILLEGAL)
+            await told(fr, 1)
+        older = await copied(world.nodes[0])
+        async with station(world.nodes[0]) as fr:
+            await fr.report(f"http://{ADDRESS['NL']}/2", qualification=ILLEGAL)
+            await told(fr, 2)
+    async with station(older) as fr:
+        item = (await fr.report(f"http://{ADDRESS['NL']}/3", qualification=ILLEGAL)).items[0].id
+        await fr.until(item, "sent")
+        asks = CatchupGateway.newest_receipt
+        asked: list[int] = []
+
+        async def lost(self: CatchupGateway, peer: NodeEntry, epoch: int) -> bytes | Problem | None:
+            if self is not fr.node.catchup or len(asked) >= 2:
+                return await asks(self, peer, epoch)
+            asked.append(epoch)
+            return Problem("answer-malformed")
+
+        monkeypatch.setattr(CatchupGateway, "newest_receipt", lost)
+        async with station(world.nodes[1]) as nl:
+
+            async def noticed() -> bool:
+                async with fr.node.db.transaction("test.read") as tx:
+                    return ((await store.stops(tx)).set_back).get(nl.node.settings.node_id, False)
+
+            await eventually(noticed, limit_s=20.0)
+            assert asked == [1, 1]
             assert await nl.value("SELECT count(*) FROM equivocations") == 0
             assert await nl.value("SELECT count(*) FROM inbox") == 2
 

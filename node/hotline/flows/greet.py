@@ -48,13 +48,15 @@ class Greeting:
     """What a hello brought: the differences found, and the (epoch, size) of what the peer wrote beyond what we hold.
 
     `set_back` tells that the peer proved, by our own signature, that our database is older than what we told it;
-    `lost` is what the peer lost of its own stream and asks us for.
+    `lost` is what the peer lost of its own stream and asks us for. `unasked` is why it could not be asked for the proof
+    of what it claims, where it is so.
     """
 
     differences: tuple[Difference, ...]
     missing: tuple[tuple[int, int], ...]
     set_back: bool
     lost: tuple[Lost, ...] = ()
+    unasked: Problem | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +82,8 @@ class Greeter:
             return theirs
         async with self.db.transaction("hello.read") as tx:
             ours, found = await self._differences(tx, peer.id, theirs, before)
-        judged = [(one, await self._proven(one, peer, directory)) for one in found]
+        proofs = [(one, await self._proven(one, peer, directory)) for one in found]
+        judged = [(one, proof is True) for one, proof in proofs]
         now = self.clock_now()
         async with self.db.transaction("hello.store") as tx:
             looked_for = TOLD_BY_HELLO | {Kind.PEER_LOST} | _settled(found)
@@ -92,7 +95,8 @@ class Greeter:
             if back:
                 await contacts.heard_from(tx, peer.id, now)
         set_back = any(proven for one, proven in judged if one.kind in _NEEDS_PROOF)
-        return Greeting(tuple(found), tuple(missing(ours, theirs)), set_back, theirs.lost)
+        unasked = next((proof for _, proof in proofs if isinstance(proof, Problem)), None)
+        return Greeting(tuple(found), tuple(missing(ours, theirs)), set_back, theirs.lost, unasked)
 
     async def welcome(self, peer: str, theirs: Heads) -> Heads:
         """Take a peer's hello and return what we say; the peer's claims about us are kept, unproven as they are."""
@@ -118,13 +122,16 @@ class Greeter:
         differing = {(one.direction, one.epoch) for one in others}
         return ours, [one for one in found if (one.direction, one.epoch) not in differing] + others
 
-    async def _proven(self, one: Difference, peer: NodeEntry, directory: Directory) -> bool:
-        """Tell whether the peer holds our own signature on what contradicts us; a claim alone stops nothing."""
+    async def _proven(self, one: Difference, peer: NodeEntry, directory: Directory) -> bool | Problem:
+        """Tell whether the peer holds our own signature on what contradicts us; a claim alone stops nothing.
+
+        A Problem where it could not be asked: then it is not known.
+        """
         if one.direction is not Direction.OUT or one.kind not in _NEEDS_PROOF:
             return False
         raw = await self.calls.newest_receipt(peer, one.epoch)
-        if not isinstance(raw, bytes):
-            return False
+        if raw is None or isinstance(raw, Problem):
+            return False if raw is None else raw
         try:
             covered, stream = await asyncio.get_running_loop().run_in_executor(self.pool, open_receipt, raw, directory)
         except (ProtocolError, SignatureInvalid, ValueError):
