@@ -10,6 +10,7 @@ from uuid import UUID
 
 from node.hotline.domain.comparison import Kind
 from node.hotline.domain.lifecycle import State
+from protocol.codes import WithdrawalReason
 from tests.simulation.sql.tables import Row, Session
 from tests.simulation.station import Station
 
@@ -54,7 +55,8 @@ class Custody:
         - `leaving`: it is the giver's from the transfer until its receipt is stored, while the receiver takes it;
         - that of a node to which its giver wrote that it has the item again, until that is read;
         - that of a node on older storage, until it is recovered, and until the other who has the item is asked too,
-          where the recovery left that one out.
+          where the recovery left that one out;
+        - that of a node to which such a one gave an item that it had given to the other before.
 
         Nobody has an item only while a record that gives it is not applied, or its refusal is not heard; or an offender
         closed it that got it meanwhile. A giver lets go in the transaction that stores the receipt, not before and not
@@ -113,8 +115,7 @@ class Custody:
                     self._say("I11", f"{station.id} still has an item though it stored the receipt of its transfer")
 
     def _look(self, item: UUID) -> None:
-        rows = {one.id: found[0] for one in self.world.stations.values() if (found := one.disk.find("items", id=item))}
-        claims = [node for node, row in rows.items() if has_custody(node, row)]
+        rows, claims = self._claims(item)
         if len(claims) == 1:
             return
         reporter = next((row["reporter"] for row in rows.values() if row["reporter"]), None) or next(iter(rows), None)
@@ -122,7 +123,7 @@ class Custody:
         if first is None or first["withdrawn_at"] is not None:
             # It was reported by who is no node here, or its report was lost with the storage, or is taken back.
             return
-        held = [node for node in claims if self._counts(node, item, rows[node], claims)]
+        held = [node for node in claims if self._counts(node, item, rows, claims)]
         if len(held) > 1:
             states = {node: row["state"] for node, row in rows.items()}
             self._say("I11", f"an item of {reporter} has {len(held)} custodians at once: {states}")
@@ -130,13 +131,39 @@ class Custody:
             states = {node: row["state"] for node, row in rows.items()}
             self._say("I11", f"nobody has an item of {reporter}, and it is not on its way: {states}")
 
-    def _counts(self, node: str, item: UUID, row: Row, claims: list[str]) -> bool:
+    def _counts(self, node: str, item: UUID, rows: dict[str, Row], claims: list[str]) -> bool:
         """Tell whether a node's claim is to hold against another's."""
-        station = self.world.stations[node]
+        station, row = self.world.stations[node], rows[node]
         if row["state"] == State.LEAVING or row["withdrawn_at"] is not None or self.world.restores.is_set_back(station):
             return False
-        left_out = {one["peer"] for one in station.disk.find("stream_differences", kind=Kind.NOT_ASKED, mended_at=None)}
-        return left_out.isdisjoint(claims) and not self._is_taken_back_from(station, item)
+        if self._is_given_twice(node, rows, claims):
+            return False
+        return _left_out(station).isdisjoint(claims) and not self._is_taken_back_from(station, item)
+
+    def _claims(self, item: UUID) -> tuple[dict[str, Row], list[str]]:
+        """Return an item as each node holds it, and the nodes that have it by their own words."""
+        rows = {one.id: found[0] for one in self.world.stations.values() if (found := one.disk.find("items", id=item))}
+        return rows, [node for node, row in rows.items() if has_custody(node, row)]
+
+    def is_given_twice(self, station: Station, item: UUID | None) -> bool:
+        """Tell whether a node and another have an item from who cannot know yet that it gave it twice."""
+        if item is None:
+            return False
+        rows, claims = self._claims(item)
+        return station.id in claims and any(self._is_given_twice(node, rows, claims) for node in claims)
+
+    def _is_given_twice(self, node: str, rows: dict[str, Row], claims: list[str]) -> bool:
+        """Tell whether who gave an item to a node cannot know yet that it had given it to another one before."""
+        giver = self.world.stations.get(self._giver(node, rows[node]) or "")
+        if giver is None:
+            return False
+        others = {one for one in claims if one != node and self._giver(one, rows[one]) == giver.id}
+        return bool(others) and (self.world.restores.is_set_back(giver) or not _left_out(giver).isdisjoint(others))
+
+    def _giver(self, node: str, row: Row) -> str | None:
+        """Return who gave an item to a node; None for its own."""
+        found = self.world.stations[node].disk.find("inbound_streams", id=row["received_stream"])
+        return found[0]["peer"] if found else None
 
     def _is_taken_back_from(self, station: Station, item: UUID) -> bool:
         """Tell whether a withdrawal of an item that a giver wrote is still to be read at a node."""
@@ -191,9 +218,8 @@ class Custody:
         if node not in holders:
             self._say("I1", f"{node} took a report and does not have it")
             return
-        # What its giver took back, and not its reporter, is nobody's by that.
         over = rows[node]["withdrawn_at"] is not None
-        held = {holder: row for holder, row in rows.items() if over or row["withdrawn_at"] is None}
+        held = {holder: row for holder, row in rows.items() if not _is_taken_back(row, over=over)}
         custodians = [holder for holder, row in held.items() if has_custody(holder, row)]
         left = self.world.authority.left
         assigned = rows[node]["assigned_node"]
@@ -231,3 +257,13 @@ def has_custody(node: str, row: Row) -> bool:
     if row["state"] in {State.SENT, State.DECLINED, State.TRANSFERRED}:
         return False
     return row["state"] not in ENDS or row["assigned_node"] in {None, node}
+
+
+def _is_taken_back(row: Row, *, over: bool) -> bool:
+    """Tell whether an item is a node's no more by its giver's word; `over` is whether its reporter took it back."""
+    return row["withdrawn_at"] is not None and (not over or row["reason"] == WithdrawalReason.REROUTED)
+
+
+def _left_out(station: Station) -> set[str]:
+    """Return whom a node's recovery left out and it has not asked since."""
+    return {one["peer"] for one in station.disk.find("stream_differences", kind=Kind.NOT_ASKED, mended_at=None)}

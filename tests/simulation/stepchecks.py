@@ -94,7 +94,9 @@ class StepChecks:
             # It crossed the news that this one has no country any more.
             return None
         if kind == "transfer" and code == "id-conflict":
-            # It was on its way home when its reporter took it back.
+            # It was on its way home when its reporter took it back, or goes to who had it from the same giver before.
+            if self.world.checks.custody.is_given_twice(station, item):
+                return None
             stands = station.disk.find("items", id=item)
             over = bool(stands) and stands[0]["state"] == State.WITHDRAWN
             return None if over or item in self.lied_about else "the item had left"
