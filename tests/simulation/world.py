@@ -305,9 +305,13 @@ class World:
         if run is None or run.node is None or run.dead:
             return
         host = f"{event.other.lower()}-{round(event.at_s * 1000)}-{number}.{event.other.lower()}.example"
-        self.offered[f"https://{host}/a"] = event.detail == "qualified"
+        url = f"https://{host}/a"
+        while url in self.offered:
+            # Of an event in the same millisecond: no history reports a URL twice.
+            url += "a"
+        self.offered[url] = event.detail == "qualified"
         try:
-            taken: Taken = await run.report(f"https://{host}/a", qualified=event.detail == "qualified")
+            taken: Taken = await run.report(url, qualified=event.detail == "qualified")
         except asyncpg.PostgresError:
             return
         for item in taken.items:
