@@ -14,6 +14,9 @@ from node.clock import SystemClock
 from node.hotline.cli.audit_network import audit_nodes
 from node.hotline.domain.acts import ActionAsked
 from node.hotline.domain.assessment import Assessment
+from node.hotline.domain.intake import check_report
+from node.hotline.domain.schema import convert_report
+from node.hotline.flows.intake import Submission, Taken
 from node.hotline.flows.replay import DISPUTE_LOST, UNKNOWN
 from node.hotline.recovery import recover
 from node.hotline.rounds import Rounds
@@ -21,7 +24,8 @@ from node.hotline.store import heads as heads_store
 from node.hotline.store.steps import Listener
 from node.hotline.store.telling import Telling
 from node.platform.ids import new_id
-from protocol.codes import Action, Classification, SiteType, WithdrawalReason
+from protocol.bodies import Hash
+from protocol.codes import Action, Classification, HashAlgorithm, PaymentMethod, SiteType, WithdrawalReason
 from protocol.steps import ActionBody, Corrected
 from tests.catchup.copies import copied, receipts_agree, standing_still
 from tests.hotline.network import ILLEGAL, Station, eventually, station
@@ -414,3 +418,50 @@ async def test_who_heard_of_a_dispute_that_is_lost_hears_that_it_is_over(world: 
             assert (await fr.item(item))["state"] == "assigned"
             assert [(await one.item(item))["reason"] for one in (nl, de)] == [None] * 2
             await accounted_for([fr, nl, de])
+
+
+async def test_what_was_corrected_before_it_was_sent_comes_back(world: World) -> None:
+    """The backup holds the item as it was reported first; what it was corrected to, its report alone says."""
+    await world.create_field_keys()
+    fr_node, nl_node, de_node = world.nodes
+    checked = check_report(
+        convert_report({"url": f"http://{ADDRESS['NL']}/a", "qualification": ILLEGAL, "site_type": "forum"}),
+        datetime.now(UTC),
+    )
+    corrected = Corrected(
+        site_type=SiteType.IMAGE_HOST,
+        hashes=(Hash(HashAlgorithm.MD5, "0" * 32),),
+        payment_methods=(PaymentMethod.PAYPAL,),
+        referrer="https://referrer.example/",
+    )
+    async with standing_still(fr_node) as still:
+        (taken,) = await still.store.intake().take_in([Submission("test", checked.reference, checked)])
+    assert isinstance(taken, Taken)
+    item = taken.items[0].id
+    older = await copied(fr_node)
+    async with standing_still(fr_node) as still:
+        await still.store.amender().correct(item, corrected)
+    async with station(nl_node) as nl, station(de_node):
+        async with station(fr_node) as fr:
+            await arrived(nl, item, "assigned")
+            await eventually(lambda: receipts_agree(fr, nl))
+            before = await _said_of(fr, item)
+        async with standing_still(older) as still:
+            done = await recover(still, frozenset())
+        assert done.left == {}
+        async with station(older) as fr:
+            assert before == await _said_of(fr, item) == await _said_of(nl, item)
+            assert before == ("image-host", [{"alg": "md5", "value": "0" * 32}], ["paypal"], corrected.referrer)
+
+
+async def _said_of(at: Station, item: UUID) -> tuple[object, ...]:
+    """Return what a report may be corrected in, as a node holds it."""
+    async with at.node.db.transaction("test.read") as tx:
+        row = await tx.row(
+            "SELECT c.id, c.site_type, c.payment_methods, c.referrer_enc, i.hashes FROM items i "
+            "JOIN cases c ON c.id = i.case_id WHERE i.id = $1",
+            item,
+        )
+    assert row is not None
+    referrer = at.node.store.vault.open("cases", "referrer_enc", row["id"], row["referrer_enc"])
+    return row["site_type"], row["hashes"], list(row["payment_methods"]), referrer

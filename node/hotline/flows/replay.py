@@ -35,6 +35,7 @@ from protocol.record import Record, parse_record
 from protocol.steps import (
     ActionBody,
     AssessmentBody,
+    Corrected,
     CorrectionBody,
     StatusBody,
     Step,
@@ -224,6 +225,8 @@ class Replayer:
             if await self._outcomes(tx) is not None:
                 return REFUSED
             await self._recall(tx, known, known.custodian, known.report_hash, now)
+        # What was corrected before it was sent, no record says but this one.
+        await Amendments(tx, self.vault).correct(item_id, known.case_id, _members(body), now)
         await restored.mark_sent(tx, self._item(record, body), now)
         return None
 
@@ -444,3 +447,15 @@ class Replayer:
             reason=HOSTING_COUNTRY if body.hosting.country == body.hosting.assigned_country else MANDATED,
             report_hash=record.leaf_hash,
         )
+
+
+def _members(body: ReportBody) -> Corrected:
+    """Return what a report says of its case and item that a correction may change."""
+    return Corrected(
+        referrer=body.referrer,
+        hashes=body.hashes or None,
+        site_type=body.site_type,
+        commerciality=body.commerciality,
+        payment_methods=body.payment_methods or None,
+        reference=body.reference,
+    )
