@@ -34,6 +34,7 @@ from node.hotline.flows.locate import Locating
 from node.hotline.flows.offer import Offerer
 from node.hotline.flows.prove import Prover
 from node.hotline.flows.receive import Receiver
+from node.hotline.flows.replay import Replayer
 from node.hotline.flows.reroute import Rerouter
 from node.hotline.flows.settle import Settler
 from node.hotline.flows.transfer.relocate import Asker
@@ -409,6 +410,7 @@ def _node(
             db=store.db,
             vault=store.vault,
             teller=store.teller(),
+            came=Replayer(store.db, store.vault, store.teller(), clock.now, settings.forward_unqualified).arrived,
             pool=pool,
             clock_now=clock.now,
             records_max=APPLY_RECORDS_MAX,

@@ -4,7 +4,7 @@ By the rules of the lifecycle, as it was done first; what cannot be done stays i
 nothing, and says again only what one who was to hear it has not got.
 """
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
@@ -96,6 +96,16 @@ class Replayer:
         """Let what could not be done be tried once more, now that the rest is."""
         async with self.db.transaction("recover.again") as tx:
             await restored.retry_left(tx)
+
+    async def arrived(self, tx: Transaction, item_ids: Collection[UUID], now: datetime) -> None:
+        """Do again what could not be done since these items were not here; they have just come once more.
+
+        As where the receipt for an item was lost, it was handed on, and its giver gives it again after the recovery:
+        in the transaction that takes it, so that it is at no moment here and at the hotline that has it.
+        """
+        for one in await restored.left_of(tx, item_ids, UNKNOWN):
+            record = parse_record(self.vault.open_record("outbox", one.stream, one.idx, one.sealed))
+            await restored.replayed(tx, one, await self._do(tx, one, record, now))
 
     async def _next(self, tx: Transaction) -> tuple[Replay, Record, Until | None] | None:
         """Return what is to be done next, and what is to be applied before: what was made first, but for a report.

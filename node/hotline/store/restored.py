@@ -412,6 +412,22 @@ async def replayed(tx: Transaction, one: Replay, code: str | None) -> None:
         )
 
 
+async def left_of(tx: Transaction, item_ids: Collection[UUID], code: str) -> list[Replay]:
+    """Return records of ours about these items that could not be done again for this reason, as they were made."""
+    # Nearly always nothing is left of a recovery: then nothing is looked for.
+    if not item_ids or not await tx.value("SELECT EXISTS (SELECT 1 FROM recovery_replays WHERE code = $1)", code):
+        return []
+    rows = await tx.fetch(
+        "SELECT r.stream, r.idx, s.peer, o.record_enc AS sealed, c.acked_size AS acked FROM recovery_replays r "
+        "JOIN outbox o ON o.stream = r.stream AND o.idx = r.idx JOIN outbound_streams s ON s.id = r.stream "
+        "JOIN delivery_cursors c ON c.stream = s.id WHERE r.code = $2 AND o.item_id = ANY($1) "
+        "ORDER BY r.said_at, r.stream, r.idx",
+        list(item_ids),
+        code,
+    )
+    return [Replay(**dict(row)) for row in rows]
+
+
 async def retry_left(tx: Transaction) -> None:
     """Let every record that could not be done be tried again."""
     await tx.execute("UPDATE recovery_replays SET code = NULL WHERE code IS NOT NULL")

@@ -5,7 +5,7 @@ record is refused on its own and blocks nothing; an outcome is never answered wi
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -37,6 +37,9 @@ from protocol.versions import speaks
 #: An outcome is about the exchange, not about content: it is kept as long as the stream it speaks of is disputed.
 _OUTCOME_RETAIN = timedelta(days=365)
 
+
+#: Hears which items were given to us, in the transaction that takes them: what we had done with them may be undone.
+Came = Callable[[Transaction, Collection[UUID], datetime], Awaitable[None]]
 
 #: Records of a stream that were judged while no lock was held, by the stream's number and the index.
 _Verdicts = Mapping[tuple[int, int], Judged | Refused]
@@ -120,6 +123,7 @@ class Applier:
     db: Database
     vault: Vault
     teller: Teller
+    came: Came
     pool: Executor
     clock_now: Callable[[], datetime]
     records_max: int
@@ -224,7 +228,7 @@ class Applier:
             verdicts = self._verdicts(turn, answered, directory, verified, now)
             judged = [verdict for verdict in verdicts if isinstance(verdict, Judged)]
             refused = [verdict for verdict in verdicts if isinstance(verdict, Refused)]
-            steps = {one.idx: UUID(one.record.envelope.item) for one in judged if _is_step(one)}
+            steps = {one.idx: _item(one) for one in judged if _is_step(one)}
             standing = waiting.Standing()
             if steps:
                 standing = await waiting.standing(tx, head.peer, () if turn.again else steps.values(), now)
@@ -235,6 +239,7 @@ class Applier:
                 waits |= {one.idx: steps[one.idx] for one in refused if one.unknown}
             judged = [one for one in judged if one.idx not in waits]
             refused = [one for one in refused if one.idx not in waits]
+            await self.came(tx, [_item(one) for one in judged if _is_given(one)], now)
             await self._note(tx, turn, [one for one in refused if one.idx not in answered], waits, directory, now)
             await self._tell_all(tx, head, appliers, judged, refused, now)
         return len(rows)
@@ -363,6 +368,15 @@ class Applier:
             sealed = self.vault.seal_record("outbox", back.id, idx, record)
             rows.append(outbound.OutboxRow(idx, record_id, None, "outcome", leaf_hash(record), sealed))
         await outbound.append(tx, back, rows, now)
+
+
+def _item(one: Judged) -> UUID:
+    return UUID(one.record.envelope.item)
+
+
+def _is_given(one: Judged) -> bool:
+    """Tell whether a record brings an item."""
+    return _is(one, ReportBody) or _is(one, TransferBody)
 
 
 def _is_step(one: Judged) -> bool:
