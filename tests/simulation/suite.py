@@ -5,7 +5,7 @@ from typing import Final
 
 from tests.simulation.running import explained, first_finding
 
-HISTORIES: Final = 2000
+HISTORIES: Final = 1600
 #: Each half in so many tests, that a finding shows soon and alone.
 BLOCKS: Final = 10
 
