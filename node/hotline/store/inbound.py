@@ -251,6 +251,7 @@ class ApplyHead:
 
     What became of those before `told` was said before a restore. `start` is where this turn begins on the line of
     virtual time (node.hotline.domain.turns), `end` where it ends at the latest, None for the end of the stream.
+    `undone` is False where no record of ours waits to be done again since a recovery.
     """
 
     stream: int
@@ -260,6 +261,7 @@ class ApplyHead:
     start: int = 0
     told: int = 0
     end: int | None = None
+    undone: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -281,8 +283,8 @@ async def lock_unapplied(tx: Transaction) -> ApplyHead | None:
     """
     row = await tx.row(
         "SELECT c.stream, s.peer, s.epoch, c.applied, c.told, m.mark, p.passed, "
-        "(SELECT max(b.size) FROM inbound_batches b WHERE b.stream = s.id AND NOT b.worthless) AS covered "
-        "FROM apply_cursors c "
+        "(SELECT max(b.size) FROM inbound_batches b WHERE b.stream = s.id AND NOT b.worthless) AS covered, "
+        "EXISTS (SELECT 1 FROM recovery_replays) AS undone FROM apply_cursors c "
         "JOIN inbound_streams s ON s.id = c.stream CROSS JOIN (SELECT max(started) AS passed FROM apply_cursors) p "
         # The epochs of a peer have one mark between them: to begin another one gains no turn.
         "JOIN (SELECT o.peer, max(k.mark) AS mark FROM inbound_streams o JOIN apply_cursors k ON k.stream = o.id "
@@ -298,7 +300,8 @@ async def lock_unapplied(tx: Transaction) -> ApplyHead | None:
         return None
     start = start_of(row["mark"], row["passed"])
     # Only as far as a receipt that counts goes.
-    return ApplyHead(row["stream"], row["peer"], row["epoch"], row["applied"], start, row["told"], row["covered"])
+    place = row["stream"], row["peer"], row["epoch"], row["applied"]
+    return ApplyHead(*place, start, row["told"], row["covered"], row["undone"])
 
 
 _END = "least(s.size, CASE WHEN s.epoch = $2 THEN $3::bigint END)"

@@ -414,9 +414,6 @@ async def replayed(tx: Transaction, one: Replay, code: str | None) -> None:
 
 async def left_of(tx: Transaction, item_ids: Collection[UUID], code: str) -> list[Replay]:
     """Return records of ours about these items that could not be done again for this reason, as they were made."""
-    # Nearly always nothing is left of a recovery: then nothing is looked for.
-    if not item_ids or not await tx.value("SELECT EXISTS (SELECT 1 FROM recovery_replays WHERE code = $1)", code):
-        return []
     rows = await tx.fetch(
         "SELECT r.stream, r.idx, s.peer, o.record_enc AS sealed, c.acked_size AS acked FROM recovery_replays r "
         "JOIN outbox o ON o.stream = r.stream AND o.idx = r.idx JOIN outbound_streams s ON s.id = r.stream "

@@ -239,7 +239,8 @@ class Applier:
                 waits |= {one.idx: steps[one.idx] for one in refused if one.unknown}
             judged = [one for one in judged if one.idx not in waits]
             refused = [one for one in refused if one.idx not in waits]
-            await self.came(tx, [_item(one) for one in judged if _is_given(one)], now)
+            if head.undone and (given := [_item(one) for one in judged if _is_given(one)]):
+                await self.came(tx, given, now)
             await self._note(tx, turn, [one for one in refused if one.idx not in answered], waits, directory, now)
             await self._tell_all(tx, head, appliers, judged, refused, now)
         return len(rows)
