@@ -21,7 +21,8 @@ _JOINED: Final = frozenset({"directory_root", "directory_sources"})
 AGAIN_S: Final = 300
 
 #: What waits: items on their way, records to the other nodes without a receipt, records that came and are not applied,
-#: disputes that the desk does not have yet, what is told again soon, and a directory that is not the newest.
+#: disputes that the desk does not have yet, what is told again soon, and a directory that is not the newest. What a
+#: backup held unapplied of a member that was left out waits until that says what it holds; the hostile one never does.
 _WAITING: Final = (
     "SELECT (SELECT count(*) FROM location_queue) AS queued, "
     "(SELECT count(*) FROM items WHERE state IN ('locating', 'ready', 'leaving', 'undeliverable')) AS items, "
@@ -29,7 +30,8 @@ _WAITING: Final = (
     "(SELECT coalesce(sum(s.next_index - c.acked_size), 0)::int FROM outbound_streams s "
     "JOIN delivery_cursors c ON c.stream = s.id WHERE s.peer = ANY($1)) AS to_send, "
     "(SELECT coalesce(sum(s.size - c.applied), 0)::int FROM inbound_streams s "
-    "JOIN apply_cursors c ON c.stream = s.id) AS to_apply, "
+    "JOIN apply_cursors c ON c.stream = s.id WHERE NOT EXISTS (SELECT 1 FROM stream_differences f "
+    "WHERE f.peer = s.peer AND f.kind = 'not-asked' AND f.mended_at IS NULL)) AS to_apply, "
     "(SELECT count(*) FROM disputes WHERE followed_at IS NULL AND handed_in_at IS NULL) AS to_hand_in, "
     "(SELECT count(*) FROM outbox_refusals WHERE again_at < now() + make_interval(secs => $3)) AS to_tell_again, "
     "(SELECT greatest($2 - coalesce(max(version), 0), 0)::int FROM directory_versions) AS directory"
