@@ -96,6 +96,7 @@ async def test_who_reported_an_item_hears_who_has_it_with_the_new_receipt(
         now = de.clock.now()
         await de.node.store.assessor().assess(item, Assessment(Classification.NATIONAL, now))
         await de.node.store.actor().act(item, ActionAsked(Action.HOSTER_NOTIFIED, now))
+        await de.node.store.actor().act(item, ActionAsked(Action.REMOVED, now))
         await eventually(refused(de, "handling-violation", 1), limit_s=30)
         assert await way(fr, item) == []
         assert (await fr.item(item))["assigned_node"] == nl_node.id
@@ -103,24 +104,30 @@ async def test_who_reported_an_item_hears_who_has_it_with_the_new_receipt(
         # Germany has heard; who gave it the item has not, and so there is no receipt that counts.
         await heard(world, de)
         # Only now: while its receipts prove nothing to France, the first word of that is repeated, and none follows it.
-        await eventually(refused(de, "not-competent", 2), limit_s=30)
+        await eventually(refused(de, "not-competent", 4), limit_s=30)
         await again(de, 61)
         assert len(await told(de, item)) == 1
         await heard(world, nl)
         await eventually(lambda: receipts_agree(nl, de), limit_s=30)
         await again(de, 61)
         await knows(fr, item, "FR", "NL", "DE")
-        await arrived(fr, item, "sent")
+        await arrived(fr, item, "done")
         seen = "SELECT count(*) FROM assessments a JOIN actions b ON b.item_id = a.item_id AND b.node = a.node "
         seen += "WHERE a.item_id = $1 AND a.node = $2"
 
         async def known() -> bool:
-            return bool(await fr.value(seen, item, de_node.id) == 1)
+            return bool(await fr.value(seen, item, de_node.id) == 2)
 
         await eventually(known)
         row = await fr.item(item)
-        assert (row["state"], row["assigned_node"], row["assigned_country"]) == ("sent", de_node.id, "DE")
+        assert (row["state"], row["assigned_node"], row["assigned_country"]) == ("done", de_node.id, "DE")
         await accounted_for([fr, nl, de])
+        # All that a custodian says goes behind it, also that the item is closed.
+        said = "SELECT o.type, count(*) FROM outbox o JOIN outbound_streams s ON s.id = o.stream "
+        said += "WHERE s.peer = $1 AND o.item_id = $2 GROUP BY 1 ORDER BY 1"
+        async with de.node.db.transaction("test.read") as tx:
+            counts = {row["type"]: row["count"] for row in await tx.fetch(said, fr_node.id, item)}
+        assert counts == {"action": 4, "assessment": 2, "status": 4}
         # Once it is believed it is not said again.
         await again(de, 3600)
         assert len(await told(de, item)) == 2

@@ -11,12 +11,13 @@ from uuid import UUID
 from protocol.batch import decode_batch
 from protocol.bodies import OutcomeBody, ReportBody
 from protocol.checkpoint import Checkpoint, StreamId
+from protocol.codes import StatusKind
 from protocol.errors import ProtocolError
 from protocol.merkle import Edge, leaf_hash
 from protocol.note import parse_note
 from protocol.profile import Request, Response
-from protocol.record import parse_record
-from protocol.steps import TransferBody
+from protocol.record import Record, parse_record
+from protocol.steps import StatusBody, TransferBody
 from protocol.tlogproof import parse_tlog_proof
 from tests.simulation.custody import Custody
 from tests.simulation.outdated import is_outdated, proves
@@ -346,7 +347,7 @@ class Checks:
         (kept,) = station.disk.find("inbox", stream=row["stream"], idx=row["idx"])
         record = parse_record(station.vault.open_record("inbox", row["stream"], row["idx"], kept["record_enc"]))
         item = None if isinstance(record.body, OutcomeBody) else UUID(record.envelope.item)
-        wrong = self.steps.refused(station, kept["leaf_hash"], record.envelope.type, item, row["code"])
+        wrong = self.steps.refused(station, kept["leaf_hash"], _kind(record), item, row["code"])
         if wrong is not None:
             self._say("I2", f"{station.id} refused a record of {stream[0]}, {wrong}: {row['code']} {row['detail']}")
 
@@ -475,6 +476,12 @@ def _stream_of(origin: str) -> Stream:
 
 def _named(stream: Stream) -> str:
     return StreamId(*stream).origin()
+
+
+def _kind(record: Record) -> str:
+    """Return a record's type; a status that an item is closed is a step, and no other status is."""
+    body, kind = record.body, record.envelope.type
+    return "status-final" if isinstance(body, StatusBody) and body.kind is StatusKind.FINAL else kind
 
 
 def _code(answer: Response) -> str:

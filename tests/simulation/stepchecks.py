@@ -30,7 +30,7 @@ _AS_TOLD: Final = {
     State.DONE: {State.DONE, State.WITHDRAWN},
     State.WITHDRAWN: {State.WITHDRAWN},
 }
-STEPS: Final = frozenset({"assessment", "action", "correction", "withdrawal"})
+STEPS: Final = frozenset({"assessment", "action", "correction", "withdrawal", "status-final"})
 
 
 @dataclass(slots=True)

@@ -7,7 +7,7 @@ item meanwhile, since nobody believed that either.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Final, TypeGuard
 
 from msgspec.structs import replace
 
@@ -150,6 +150,13 @@ async def _was_ours(tx: Transaction, item: KnownItem) -> bool:
     return item.state is State.LEAVING or (item.is_here and item.state is not State.WITHDRAWN)
 
 
+def _is_step(body: object) -> TypeGuard[AssessmentBody | ActionBody | StatusBody]:
+    """Tell whether a record says what a custodian found or did, or that the item is closed."""
+    return isinstance(body, AssessmentBody | ActionBody) or (
+        isinstance(body, StatusBody) and body.kind is StatusKind.FINAL
+    )
+
+
 def _again(one: Unheard, item: KnownItem, last: Record, proof: bytes, since: Sequence[_Told]) -> list[Telling]:
     """Return the telling with its new proof, and behind it each step that was said of the item since the first."""
     body = last.body
@@ -159,6 +166,6 @@ def _again(one: Unheard, item: KnownItem, last: Record, proof: bytes, since: Seq
     again = [Telling(to, replace(body, proof=proof.decode()), last.envelope.handling)]
     for each in since:
         step = each.record.body
-        if isinstance(step, AssessmentBody | ActionBody) and step not in [told.body for told in again]:
+        if _is_step(step) and step not in [told.body for told in again]:
             again.append(Telling(to, step))
     return again
