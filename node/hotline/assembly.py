@@ -416,7 +416,9 @@ def _node(
             records_max=APPLY_RECORDS_MAX,
         ),
         rerouter=Rerouter(store.db, clock.now, settings.batch_records_max, settings.forward_unqualified),
-        moving=assemble_moving(settings, store.db, store.teller(), clock, log, locator, gateway, membership.freshness),
+        moving=assemble_moving(
+            settings, store.db, store.teller(), clock, log, locator, gateway, membership.has_expired
+        ),
         greeter=Greeter(settings.node_id, store.db, catchup, pool, clock.now),
         offerer=Offerer(store.db, framer, settings.batch_records_max),
         settler=settler,

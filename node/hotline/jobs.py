@@ -182,7 +182,7 @@ class Jobs:
 
     async def _peers_due(self) -> list[NodeEntry]:
         node = self._node
-        if node.membership.freshness() is Freshness.EXPIRED:
+        if node.membership.has_expired():
             # Who is a member is not known any more: what is written waits (PROTOCOL section 2).
             return []
         async with node.db.transaction("deliver.due") as tx:
@@ -227,7 +227,7 @@ class Jobs:
         so, or the one in use has expired meanwhile.
         """
         entry = self._node.directory().nodes.get(peer_id)
-        expired = self._node.membership.freshness() is Freshness.EXPIRED
+        expired = self._node.membership.has_expired()
         if entry is None or entry.state != "active" or expired:
             return True
         over = self._slots.turn_is_over(peer_id, self._node.clock.monotonic())
@@ -251,7 +251,7 @@ class Jobs:
         the longest wait between two attempts has to pass first, after a start and after such a time.
         """
         node = self._node
-        if node.membership.freshness() is Freshness.EXPIRED:
+        if node.membership.has_expired():
             self._asking_since_s = None
             return
         now_s = node.clock.monotonic()
@@ -266,7 +266,7 @@ class Jobs:
     async def _orphans(self) -> None:
         """Let items go whose country has a hotline."""
         node = self._node
-        if node.membership.freshness() is Freshness.EXPIRED:
+        if node.membership.has_expired():
             return
         async with node.db.session_lock("orphans") as held:
             if held is not None:
@@ -277,7 +277,7 @@ class Jobs:
 
         Which receipts count is not known once the directory has expired: it waits.
         """
-        if self._node.membership.freshness() is not Freshness.EXPIRED:
+        if not self._node.membership.has_expired():
             await self._node.moving.reteller.run()
 
     async def _settle_disputes(self) -> None:
@@ -290,7 +290,7 @@ class Jobs:
 
         Which desk is the network's is not known once the directory has expired: both wait.
         """
-        if self._node.membership.freshness() is Freshness.EXPIRED:
+        if self._node.membership.has_expired():
             return
         async with self._node.db.session_lock("desk") as held:
             if held is not None:

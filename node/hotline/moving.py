@@ -17,7 +17,6 @@ from node.hotline.gateways.peers import PeerGateway
 from node.hotline.store.telling import Teller
 from node.platform.database import Database
 from node.platform.telemetry import Logger
-from node.platform.trust import Freshness
 from node.settings import Settings
 
 #: Items moved in one transaction: each takes a proof, and its stream's lock is held meanwhile.
@@ -43,9 +42,9 @@ def assemble_moving(
     log: Logger,
     locator: Locator,
     gateway: PeerGateway,
-    freshness: Callable[[], Freshness],
+    has_expired: Callable[[], bool],
 ) -> Moving:
-    """Return the flows, each with what it works with; `freshness` is that of the directory."""
+    """Return the flows, each with what it works with; `has_expired` tells it of the directory."""
     vault = teller.vault
     relay = Relay(settings.node_id, vault, settings.forward_unqualified, settings.deliver_by_days, log)
     desk = DeskGateway(gateway)
@@ -69,7 +68,7 @@ def assemble_moving(
             equivocation=desk.equivocation,
             ruling=desk.ruling,
             clock_now=clock.now,
-            may_call=lambda: freshness() is not Freshness.EXPIRED,
+            may_call=lambda: not has_expired(),
             log=log,
         ),
         fallback=Fallback(db, relay, clock.now, MOVES_MAX),

@@ -13,7 +13,6 @@ from node.hotline.domain.comparison import Kind
 from node.hotline.domain.delivery import Problem, backoff_s
 from node.hotline.flows.receive import Offer
 from node.hotline.store import contacts, heads, pulls
-from node.platform.trust import Freshness
 from protocol.batch import RETURNED_BYTES_MAX, decode_batch
 from protocol.codes import Delivery, NodeState
 from protocol.directory import NodeEntry
@@ -64,7 +63,7 @@ class Pulls:
 
     def _may_ask(self) -> bool:
         """Tell whether peers are called at all: not once we stop, or the directory has expired."""
-        return not self._stop.is_set() and self._node.membership.freshness() is not Freshness.EXPIRED
+        return not self._stop.is_set() and not self._node.membership.has_expired()
 
     def _always(self) -> bool:
         """Tell whether this node cannot be called, and so fetches all it gets."""
@@ -74,7 +73,7 @@ class Pulls:
     async def _wanted(self) -> list[NodeEntry]:
         """Everybody, for a node that cannot be called; else who has receipts of ours for records that we lack."""
         node = self._node
-        if node.membership.freshness() is Freshness.EXPIRED:
+        if node.membership.has_expired():
             # Nothing is sent to any node then, not even a question (PROTOCOL section 2).
             return []
         directory = node.directory()

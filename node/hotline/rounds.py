@@ -12,7 +12,6 @@ from node.hotline.flows.greet import Greeting
 from node.hotline.store import contacts, restored
 from node.hotline.store import heads as heads_store
 from node.platform.database import DATABASE_ERRORS
-from node.platform.trust import Freshness
 from protocol.codes import Delivery, NodeState
 from protocol.directory import NodeEntry
 
@@ -41,7 +40,7 @@ class Rounds:
 
     def callable_peers(self) -> list[NodeEntry]:
         """Return the members that can be called, this node left out; nobody once the directory has expired."""
-        if self._node.membership.freshness() is Freshness.EXPIRED:
+        if self._node.membership.has_expired():
             return []
         directory = self._node.directory()
         return [
@@ -129,7 +128,7 @@ class Rounds:
         due = [peer for peer in self.callable_peers() if peer.id not in fresh]
         for done, peer in enumerate(due):
             # They may take long to answer, and the directory goes on to age meanwhile.
-            if self._node.membership.freshness() is Freshness.EXPIRED:
+            if self._node.membership.has_expired():
                 return done
             await self.compare(peer)
         return len(due)

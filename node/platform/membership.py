@@ -174,9 +174,13 @@ class Membership:
         """Return how far the directory in use can be relied on now."""
         return self.in_use().freshness(self._clock.now())
 
+    def has_expired(self) -> bool:
+        """Tell whether who is a member is not known any more: nobody is called, and no record is given away."""
+        return self.freshness() is Freshness.EXPIRED
+
     def refuse_if_expired(self) -> None:
         """Raise OperatorError once it has expired: no member is called then, not even to be asked something."""
-        if self.freshness() is Freshness.EXPIRED:
+        if self.has_expired():
             raise OperatorError(
                 "The membership directory has expired: no member is called before a source has a newer one; then run "
                 "this again."
