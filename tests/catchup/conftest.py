@@ -16,3 +16,11 @@ def world(tmp_path: Path, new_database: Callable[[], str]) -> World:
     made.add("NL")
     made.sign_directory()
     return made
+
+
+@pytest.fixture
+def three(world: World) -> World:
+    """Germany, too."""
+    world.add("DE")
+    world.sign_directory()
+    return world

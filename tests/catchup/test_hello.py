@@ -29,7 +29,7 @@ from tests.catchup.copies import as_json, copied
 from tests.hotline.network import ILLEGAL, Station, eventually, station
 from tests.hotline.test_exchange import told
 from tests.peers.simulator import PeerSimulator
-from tests.world import ADDRESS, World
+from tests.world import ADDRESS, TestNode, World
 
 
 async def _waits_long(one: Station, peer: str) -> None:
@@ -168,7 +168,8 @@ async def test_a_node_on_an_older_database_does_not_start(world: World) -> None:
             pass
 
 
-async def test_a_node_that_meets_its_peer_later_signs_nothing_for_it(world: World) -> None:
+async def _told_more(world: World) -> TestNode:
+    """Return the first node as it was before the second one heard more of it."""
     await world.create_field_keys()
     async with station(world.nodes[1]):
         async with station(world.nodes[0]) as fr:
@@ -178,6 +179,11 @@ async def test_a_node_that_meets_its_peer_later_signs_nothing_for_it(world: Worl
         async with station(world.nodes[0]) as fr:
             await fr.report(f"http://{ADDRESS['NL']}/2", qualification=ILLEGAL)
             await told(fr, 2)
+    return older
+
+
+async def test_a_node_that_meets_its_peer_later_signs_nothing_for_it(world: World) -> None:
+    older = await _told_more(world)
     # Nobody is there to tell: it starts, and meets its peer while it runs.
     async with station(older) as fr:
         item = (await fr.report(f"http://{ADDRESS['NL']}/3", qualification=ILLEGAL)).items[0].id
@@ -197,15 +203,7 @@ async def test_nothing_is_signed_for_whom_the_proof_of_its_claim_could_not_be_as
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As many records were written since the backup as the peer holds beyond it, and its answer is lost."""
-    await world.create_field_keys()
-    async with station(world.nodes[1]):
-        async with station(world.nodes[0]) as fr:
-            await fr.report(f"http://{ADDRESS['NL']}/1", qualification=ILLEGAL)
-            await told(fr, 1)
-        older = await copied(world.nodes[0])
-        async with station(world.nodes[0]) as fr:
-            await fr.report(f"http://{ADDRESS['NL']}/2", qualification=ILLEGAL)
-            await told(fr, 2)
+    older = await _told_more(world)
     async with station(older) as fr:
         item = (await fr.report(f"http://{ADDRESS['NL']}/3", qualification=ILLEGAL)).items[0].id
         await fr.until(item, "sent")

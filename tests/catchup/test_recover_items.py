@@ -1,10 +1,9 @@
 """After a recovery each item stands where the records of both sides say, as before the loss: a day of everything."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -65,16 +64,6 @@ _BACKLOG = (
 #: What becomes of items that are the restored hotline's to act on, and of those that it reported.
 _THEIRS = ("acted", "declined", "passed", "taken", "back")
 _OURS = ("removed", "corrected", "withdrawn", "returned")
-
-
-@pytest.fixture
-def world(tmp_path: Path, new_database: Callable[[], str]) -> World:
-    """Three hotlines with one signed directory."""
-    made = World(tmp_path, new_database)
-    for country in ("FR", "NL", "DE"):
-        made.add(country)
-    made.sign_directory()
-    return made
 
 
 async def _rows(at: Station, query: str) -> list[dict[str, Any]]:
@@ -206,10 +195,10 @@ async def _stands(stations: Sequence[Station]) -> list[list[dict[str, Any]]]:
     return [await _rows(one, query) for one in stations for query in (_ITEMS, _STEPS, _SAID)]
 
 
-async def test_a_day_comes_back_whole(world: World) -> None:
+async def test_a_day_comes_back_whole(three: World) -> None:
     """Reports, findings, actions, corrections, withdrawals, transfers in both directions: nothing lost or doubled."""
-    await world.create_field_keys()
-    fr_node, nl_node, de_node = world.nodes
+    await three.create_field_keys()
+    fr_node, nl_node, de_node = three.nodes
     async with station(nl_node) as nl, station(de_node) as de:
         async with station(fr_node) as fr:
             day = Day(fr, nl, de)
@@ -248,10 +237,10 @@ async def test_a_day_comes_back_whole(world: World) -> None:
             await arrived(nl, item, "done")
 
 
-async def test_what_a_peer_left_out_holds_is_done_when_it_is_asked(world: World) -> None:
+async def test_what_a_peer_left_out_holds_is_done_when_it_is_asked(three: World) -> None:
     """An item whose report is lost with a peer that was left out cannot go again; it does once that peer is asked."""
-    await world.create_field_keys()
-    fr_node, nl_node, de_node = world.nodes
+    await three.create_field_keys()
+    fr_node, nl_node, de_node = three.nodes
     async with station(de_node) as de:
         async with station(nl_node) as nl:
             async with station(fr_node) as fr:
@@ -284,10 +273,10 @@ async def test_what_a_peer_left_out_holds_is_done_when_it_is_asked(world: World)
 
 
 @pytest.mark.parametrize("at_home", ["", "waiting"])
-async def test_what_a_third_says_of_an_item_that_was_lost_waits_for_who_knows_of_it(world: World, at_home: str) -> None:
+async def test_what_a_third_says_of_an_item_that_was_lost_waits_for_who_knows_of_it(three: World, at_home: str) -> None:
     """The backup does not know the item, or not that it left; who got it was left out, and who has it says so."""
-    await world.create_field_keys()
-    fr_node, nl_node, de_node = world.nodes
+    await three.create_field_keys()
+    fr_node, nl_node, de_node = three.nodes
     url = f"http://{ADDRESS['DE']}/lost"
     async with station(nl_node) as nl:
         async with station(de_node) as de:
@@ -333,10 +322,10 @@ async def test_what_a_third_says_of_an_item_that_was_lost_waits_for_who_knows_of
                 await accounted_for([fr, nl, de])
 
 
-async def test_an_offence_is_refused_when_everybody_was_asked(world: World) -> None:
+async def test_an_offence_is_refused_when_everybody_was_asked(three: World) -> None:
     """Nobody knows of the item: what waited for it is refused after all, and its sender hears so."""
-    await world.create_field_keys()
-    fr_node, nl_node, de_node = world.nodes
+    await three.create_field_keys()
+    fr_node, nl_node, de_node = three.nodes
     async with station(nl_node) as nl:
         async with station(de_node), station(fr_node) as fr:
             item = (await fr.report(f"http://{ADDRESS['NL']}/a", qualification=ILLEGAL)).items[0].id
@@ -360,10 +349,10 @@ async def _count(at: Station, table: str, count: int) -> bool:
     return bool(await at.value(f"SELECT count(*) = {count} FROM {table}"))  # noqa: S608 - names of ours
 
 
-async def test_what_was_told_of_a_report_whose_clock_was_fast(world: World) -> None:
+async def test_what_was_told_of_a_report_whose_clock_was_fast(three: World) -> None:
     """By the times of our records, we had answered for who has the item before we had reported it."""
-    await world.create_field_keys()
-    fr_node, nl_node, de_node = world.nodes
+    await three.create_field_keys()
+    fr_node, nl_node, de_node = three.nodes
     async with station(nl_node) as nl, station(de_node) as de:
         async with station(fr_node) as fr:
             await fr.report(f"http://{ADDRESS['NL']}/a", qualification=ILLEGAL)
@@ -391,10 +380,10 @@ async def test_what_was_told_of_a_report_whose_clock_was_fast(world: World) -> N
             await accounted_for([fr, nl, de])
 
 
-async def test_who_heard_of_a_dispute_that_is_lost_hears_that_it_is_over(world: World) -> None:
+async def test_who_heard_of_a_dispute_that_is_lost_hears_that_it_is_over(three: World) -> None:
     """The reporter, and who gave the item, would wait for a ruling that the restored hotline does not ask for."""
-    await world.create_field_keys()
-    fr_node, nl_node, de_node = world.nodes
+    await three.create_field_keys()
+    fr_node, nl_node, de_node = three.nodes
     async with station(nl_node) as nl, station(de_node) as de:
         async with station(fr_node) as fr:
             item = (await nl.report(f"http://{ADDRESS['FR']}/a", qualification=ILLEGAL)).items[0].id
@@ -420,10 +409,10 @@ async def test_who_heard_of_a_dispute_that_is_lost_hears_that_it_is_over(world: 
             await accounted_for([fr, nl, de])
 
 
-async def test_what_was_corrected_before_it_was_sent_comes_back(world: World) -> None:
+async def test_what_was_corrected_before_it_was_sent_comes_back(three: World) -> None:
     """The backup holds the item as it was reported first; what it was corrected to, its report alone says."""
-    await world.create_field_keys()
-    fr_node, nl_node, de_node = world.nodes
+    await three.create_field_keys()
+    fr_node, nl_node, de_node = three.nodes
     checked = check_report(
         convert_report({"url": f"http://{ADDRESS['NL']}/a", "qualification": ILLEGAL, "site_type": "forum"}),
         datetime.now(UTC),

@@ -261,8 +261,8 @@ async def test_what_came_back_and_went_again_since_is_not_taken_back(world: Worl
             assert await nl.value("SELECT count(*) FROM inbox_refusals") == 0
 
 
-async def test_what_had_left_and_was_taken_back_on_the_backup_is_taken_back_from_its_holder(world: World) -> None:
-    """The backup is of before it left, and its reporter withdrew it there: it had gone to nobody by then."""
+async def _left_late(world: World) -> tuple[UUID, TestNode]:
+    """Return an item that has left, and its reporter on a backup of before it was qualified."""
     await world.create_field_keys()
     fr_node, nl_node = world.nodes
     async with station(fr_node) as fr:
@@ -273,6 +273,13 @@ async def test_what_had_left_and_was_taken_back_on_the_backup_is_taken_back_from
         await fr.node.store.assessor().assess(item, Assessment(Classification.NATIONAL, fr.clock.now()))
         await arrived(nl, item, "assigned")
         await told(fr, 1)
+    return item, older
+
+
+async def test_what_had_left_and_was_taken_back_on_the_backup_is_taken_back_from_its_holder(world: World) -> None:
+    """The backup is of before it left, and its reporter withdrew it there: it had gone to nobody by then."""
+    item, older = await _left_late(world)
+    nl_node = world.nodes[1]
     async with station(older) as fr:
         await fr.node.store.amender().withdraw(item, WithdrawalReason.REPORTED_IN_ERROR)
     async with station(nl_node) as nl:
@@ -376,16 +383,8 @@ async def _noticed(one: Station) -> bool:
 
 async def test_an_item_that_had_left_and_was_sent_again_since_goes_once(world: World) -> None:
     """The backup is of before it left; the node served for a while before it was recovered, and no peer answered."""
-    await world.create_field_keys()
-    fr_node, nl_node = world.nodes
-    async with station(fr_node) as fr:
-        item = (await fr.report(f"http://{ADDRESS['NL']}/late")).items[0].id
-        await fr.until(item, "waiting")
-    older = await copied(fr_node)
-    async with station(fr_node) as fr, station(nl_node) as nl:
-        await fr.node.store.assessor().assess(item, Assessment(Classification.NATIONAL, fr.clock.now()))
-        await arrived(nl, item, "assigned")
-        await told(fr, 1)
+    item, older = await _left_late(world)
+    nl_node = world.nodes[1]
     async with station(older) as fr:
         await fr.node.store.assessor().assess(item, Assessment(Classification.NATIONAL, fr.clock.now()))
         await fr.until(item, "sent")

@@ -1,10 +1,5 @@
 """A recovery, and what others were to hear of a peer's records: each thing that nobody told them, they are told."""
 
-from collections.abc import Callable
-from pathlib import Path
-
-import pytest
-
 from node.hotline.recovery import recover
 from tests.catchup.copies import copied, receipts_agree, standing_still
 from tests.hotline.network import ILLEGAL, eventually, station
@@ -12,20 +7,10 @@ from tests.moves.chain import accounted_for, arrived, knows, move, reported
 from tests.world import ADDRESS, World
 
 
-@pytest.fixture
-def world(tmp_path: Path, new_database: Callable[[], str]) -> World:
-    """Three hotlines with one signed directory."""
-    made = World(tmp_path, new_database)
-    for country in ("FR", "NL", "DE"):
-        made.add(country)
-    made.sign_directory()
-    return made
-
-
-async def test_that_an_item_came_a_second_time_is_told_though_the_first_time_was(world: World) -> None:
+async def test_that_an_item_came_a_second_time_is_told_though_the_first_time_was(three: World) -> None:
     """The reporter was away when it came again, and then the storage of its holder was lost."""
-    await world.create_field_keys()
-    fr_node, nl_node, de_node = world.nodes
+    await three.create_field_keys()
+    fr_node, nl_node, de_node = three.nodes
     older = await copied(de_node)
     async with station(nl_node) as nl:
         async with station(de_node) as de:
@@ -51,10 +36,10 @@ async def test_that_an_item_came_a_second_time_is_told_though_the_first_time_was
                 await accounted_for([fr, nl, de])
 
 
-async def test_what_comes_again_since_its_receipt_was_lost_goes_where_it_had_gone(world: World) -> None:
+async def test_what_comes_again_since_its_receipt_was_lost_goes_where_it_had_gone(three: World) -> None:
     """Its reporter never got the receipt; it was handed on, and then the storage of who had done so was lost."""
-    await world.create_field_keys()
-    fr_node, nl_node, de_node = world.nodes
+    await three.create_field_keys()
+    fr_node, nl_node, de_node = three.nodes
     older = await copied(nl_node)
     async with station(fr_node) as fr:
         item = (await fr.report(f"http://{ADDRESS['NL']}/once", qualification=ILLEGAL)).items[0].id

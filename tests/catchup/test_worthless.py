@@ -208,14 +208,6 @@ async def test_what_a_node_fetches_is_fetched_and_receipted_again(world: World) 
         await accounted_for([fr, nl])
 
 
-@pytest.fixture
-def three(world: World) -> World:
-    """Germany, too."""
-    world.add("DE")
-    world.sign_directory()
-    return world
-
-
 async def test_a_transfer_proves_its_item_by_the_new_receipt(three: World) -> None:
     world = three
     await world.create_field_keys()
