@@ -35,10 +35,12 @@ class Kind(StrEnum):
     """We recovered and did not ask the peer: what it holds of our stream is not known."""
 
 
+#: What a peer says that holds of our stream what we do not know: that we are on older storage, if it is proven.
+KNOWS_MORE = frozenset({Kind.SET_BACK, Kind.OTHER_ROOT})
 #: What a hello alone can tell.
-TOLD_BY_HELLO = frozenset({Kind.SET_BACK, Kind.OTHER_ROOT, Kind.LOST})
+TOLD_BY_HELLO = KNOWS_MORE | {Kind.LOST}
 #: No rewind mends these: a person has to look.
-ALARMING = frozenset({Kind.SET_BACK, Kind.OTHER_ROOT, Kind.RECEIPT_DIFFERS})
+ALARMING = KNOWS_MORE | {Kind.RECEIPT_DIFFERS}
 
 
 @dataclass(frozen=True, slots=True)

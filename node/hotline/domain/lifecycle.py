@@ -169,6 +169,11 @@ TABLE: Mapping[tuple[State, Event], State] = MappingProxyType(
     }
 )
 
+UNSENT = frozenset(
+    {State.LOCATING, State.WAITING, State.READY, State.ORIGIN_LOOKUP, State.UNLOCATED, State.UNDELIVERABLE}
+)
+"""Ours, and at nobody else's by what is known here."""
+
 HELD = frozenset({State.ASSIGNED, State.KEPT})
 """Received and ours to act on: what another location may move on."""
 

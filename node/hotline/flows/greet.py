@@ -11,6 +11,7 @@ from datetime import datetime
 from typing import Protocol
 
 from node.hotline.domain.comparison import (
+    KNOWS_MORE,
     TOLD_BY_HELLO,
     Difference,
     Direction,
@@ -28,9 +29,6 @@ from protocol.errors import ProtocolError
 from protocol.hello import Heads, Lost
 from protocol.keys import SignatureInvalid
 from protocol.receipt import open_receipt
-
-#: What the peer shows our own signature for, when it says that we contradict ourselves.
-_NEEDS_PROOF = frozenset({Kind.SET_BACK, Kind.OTHER_ROOT})
 
 
 class Calls(Protocol):
@@ -94,7 +92,7 @@ class Greeter:
             await _bring_again(tx, peer.id, theirs, found)
             if back:
                 await contacts.heard_from(tx, peer.id, now)
-        set_back = any(proven for one, proven in judged if one.kind in _NEEDS_PROOF)
+        set_back = any(proven for one, proven in judged if one.kind in KNOWS_MORE)
         unasked = next((proof for _, proof in proofs if isinstance(proof, Problem)), None)
         return Greeting(tuple(found), tuple(missing(ours, theirs)), set_back, theirs.lost, unasked)
 
@@ -127,7 +125,7 @@ class Greeter:
 
         A Problem where it could not be asked: then it is not known.
         """
-        if one.direction is not Direction.OUT or one.kind not in _NEEDS_PROOF:
+        if one.direction is not Direction.OUT or one.kind not in KNOWS_MORE:
             return False
         raw = await self.calls.newest_receipt(peer, one.epoch)
         if raw is None or isinstance(raw, Problem):
@@ -148,7 +146,7 @@ class Greeter:
 
 def _settled(found: Sequence[Difference]) -> frozenset[Kind]:
     """Return what a hello ends: who holds nothing of our stream that we do not know need not be recovered from."""
-    unknown = any(one.direction is Direction.OUT and one.kind in _NEEDS_PROOF for one in found)
+    unknown = any(one.direction is Direction.OUT and one.kind in KNOWS_MORE for one in found)
     return frozenset() if unknown else frozenset({Kind.NOT_ASKED})
 
 

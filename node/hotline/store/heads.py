@@ -5,7 +5,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from datetime import datetime
 
-from node.hotline.domain.comparison import Difference, Direction, Kind
+from node.hotline.domain.comparison import KNOWS_MORE, Difference, Direction, Kind
 from node.hotline.store import inbound, outbound
 from node.platform.database import Transaction
 from protocol.hello import EPOCHS_MAX, Heads, Held, Written
@@ -13,8 +13,6 @@ from protocol.merkle import Edge
 
 #: Mended differences of one peer that are remembered.
 _MENDED_MAX = 50
-#: What a peer says that holds of our stream what we do not know.
-_OLDER = frozenset({Kind.SET_BACK, Kind.OTHER_ROOT})
 
 
 async def read_heads(tx: Transaction, peer: str) -> Heads:
@@ -73,7 +71,7 @@ class StoredDifference:
 
 def difference_sentences(found: Sequence[StoredDifference]) -> list[str]:
     """Return differences in words, for a person, without a full stop; what a recovery waits for says what to do."""
-    back = {one.peer for one in found if one.direction is Direction.OUT and one.kind in _OLDER}
+    back = {one.peer for one in found if one.direction is Direction.OUT and one.kind in KNOWS_MORE}
     return [_sentence(one, is_back=one.peer in back) for one in found]
 
 

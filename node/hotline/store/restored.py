@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
+from node.hotline.domain.lifecycle import UNSENT
 from node.hotline.store import items, outbound
+from node.hotline.store.evidence import OUTBOX, Place
 from node.hotline.store.outbound import Cursor, OutboxRow, StreamHead
 from node.platform.database import Transaction
 from node.platform.telemetry import withhold
@@ -185,15 +187,6 @@ async def had_gone(tx: Transaction, peer: str, item_id: UUID) -> bool:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where a record of ours stands, sealed as it stands there."""
-
-    stream: int
-    idx: int
-    sealed: bytes
-
-
 async def receipted_report(tx: Transaction, peer: str, item_id: UUID, *, went_again: bool) -> Place | None:
     """Return our report of an item to `peer`, where that has receipted it and the item has gone nowhere else since.
 
@@ -204,14 +197,15 @@ async def receipted_report(tx: Transaction, peer: str, item_id: UUID, *, went_ag
         "JOIN delivery_cursors c ON c.stream = o.stream JOIN items i ON i.id = o.item_id "
         "WHERE s.peer = $1 AND o.item_id = $2 AND o.type = 'report' AND o.idx < c.acked_size "
         "AND i.received_stream IS NULL AND ($3 OR ((i.assigned_node IS NULL OR i.assigned_node = $1) "
-        "AND i.state IN ('locating', 'waiting', 'ready', 'origin-lookup', 'unlocated', 'undeliverable'))) "
+        "AND i.state = ANY($4))) "
         "AND NOT EXISTS (SELECT 1 FROM recovery_replays r WHERE r.stream = o.stream AND r.idx = o.idx) "
         "ORDER BY o.stream DESC, o.idx DESC LIMIT 1",
         peer,
         item_id,
         went_again,
+        sorted(UNSENT),
     )
-    return None if row is None else Place(**dict(row))
+    return None if row is None else Place(OUTBOX, row["stream"], row["idx"], row["sealed"])
 
 
 async def forget_failure(tx: Transaction, peer: str, item_id: UUID) -> None:

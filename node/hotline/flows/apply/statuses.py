@@ -11,7 +11,18 @@ from uuid import UUID
 from node.hotline.domain.acceptance import Judged, Refused
 from node.hotline.domain.acts import overlaid
 from node.hotline.domain.custody import newer, undone
-from node.hotline.domain.lifecycle import MARKS, UNKNOWN, Code, RecordRefused, Said, Speaker, State, by_table, refusal
+from node.hotline.domain.lifecycle import (
+    MARKS,
+    UNKNOWN,
+    UNSENT,
+    Code,
+    RecordRefused,
+    Said,
+    Speaker,
+    State,
+    by_table,
+    refusal,
+)
 from node.hotline.store import custody, inbound, outbound
 from node.hotline.store.custody import Chain
 from node.hotline.store.steps import Listener
@@ -28,12 +39,6 @@ _SAID: Mapping[StatusKind, Said] = {
     StatusKind.DISPUTED: Said.DISPUTED,
     StatusKind.RELAY_FAILURE: Said.RELAY_FAILED,
 }
-
-
-#: An item of ours that nobody has got by what is known here.
-_AT_HOME = frozenset(
-    {State.LOCATING, State.WAITING, State.READY, State.ORIGIN_LOOKUP, State.UNLOCATED, State.UNDELIVERABLE}
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +70,7 @@ class StatusApplier:
             elif row is None or not await self._is_ours(tx, one, item_id):
                 ours = one.given is not None and one.given.reporter == self.node_id
                 refused.append(_of_nothing_here(one, Said.DELIVERED, "body.proof", unknown=ours))
-            elif self.incomplete and row["state"] in _AT_HOME:
+            elif self.incomplete and row["state"] in UNSENT:
                 refused.append(_of_nothing_here(one, Said.DELIVERED, "body.proof"))
             else:
                 await self._delivered(tx, one, row, now)
