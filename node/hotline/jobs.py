@@ -1,4 +1,4 @@
-"""The loops of a running node: locate, dispatch, deliver to each peer, apply, and the housekeeping on a schedule.
+"""The loops of a running node: locate, dispatch, deliver to each peer, apply, judge, and the housekeeping on a schedule.
 
 Each loop must survive whatever one round meets: it logs, counts and goes on. A wake-up only saves waiting.
 """
@@ -73,6 +73,7 @@ class Jobs:
         self._spawn(self._loop("locate", "locate", self._locate))
         self._spawn(self._loop("dispatch", "dispatch", lambda: node.dispatcher.run_once(node.directory())))
         self._spawn(self._loop("apply", "apply", self._apply))
+        self._spawn(self._loop("judge", "judge", self._judge))
         self._spawn(self._loop("move", "move", lambda: node.moving.relocator.run_once(node.directory())))
         self._spawn(self._loop("pull", "pull", self._pulls.supervise))
         self._spawn(self._settle_disputes())
@@ -241,8 +242,12 @@ class Jobs:
     async def _apply(self) -> int:
         """Apply what is stored. A receipt releases the sender, so it comes first; what it covers is safe."""
         await self._node.give_way.turn(_GIVE_WAY_S)
-        applier, directory = self._node.applier, self._node.directory()
-        return await applier.run_once(directory) or await applier.judge_waiting(directory)
+        return await self._node.applier.run_once(self._node.directory())
+
+    async def _judge(self) -> int:
+        """Judge what waited for a recovery, beside what comes in: a peer that always has more would keep it waiting."""
+        await self._node.give_way.turn(_GIVE_WAY_S)
+        return await self._node.applier.judge_waiting(self._node.directory())
 
     async def _fallback(self) -> None:
         """Take back what peers did not receipt in time, or cannot take any more.
