@@ -1,4 +1,4 @@
-"""The loops of a running node: locate, dispatch, deliver to each peer, apply, judge, and the housekeeping on a schedule.
+"""The loops of a running node: locate, dispatch, deliver to each peer, apply, judge, and housekeeping on a schedule.
 
 Each loop must survive whatever one round meets: it logs, counts and goes on. A wake-up only saves waiting.
 """

@@ -46,7 +46,7 @@ def assemble_moving(
 ) -> Moving:
     """Return the flows, each with what it works with; `has_expired` tells it of the directory."""
     vault = teller.vault
-    relay = Relay(settings.node_id, vault, settings.forward_unqualified, settings.deliver_by_days, log)
+    relay = Relay(teller, settings.forward_unqualified, settings.deliver_by_days, log)
     desk = DeskGateway(gateway)
     return Moving(
         relocator=Relocator(

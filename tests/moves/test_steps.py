@@ -81,6 +81,23 @@ async def test_a_correction_reaches_who_has_the_item_now_also_where_the_reporter
                     assert await one.value("SELECT count(*) FROM inbox_refusals") == 0
 
 
+async def test_a_correction_reaches_who_gets_the_item_from_its_reporter_once_it_had_come_home(world: World) -> None:
+    await world.create_field_keys()
+    fr_node, nl_node, de_node, _ = world.nodes
+    async with station(fr_node) as fr, station(nl_node) as nl, station(de_node) as de:
+        item = await reported(fr, nl, "NL")
+        case = (await fr.item(item))["case_id"]
+        await fr.node.store.amender().correct(item, Corrected(site_type=SiteType.BLOG))
+        await corrected(nl, case, "blog")
+        await move(nl, item, ip=ADDRESS["FR"])
+        await arrived(fr, item, "kept")
+        await arrived(nl, item, "transferred")
+        await move(fr, item, ip=ADDRESS["DE"])
+        await arrived(de, item, "assigned")
+        await corrected(de, case, "blog")
+        assert await de.value("SELECT count(*) FROM inbox_refusals") == 0
+
+
 async def corrected(at: Station, case: UUID, site_type: str) -> None:
     async def there() -> bool:
         return bool(await at.value("SELECT site_type = $2 FROM cases WHERE id = $1", case, site_type))

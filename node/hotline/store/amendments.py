@@ -6,12 +6,14 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
+from node.hotline.domain.acts import overlaid
 from node.hotline.domain.steps import Heir, heir_state
-from node.hotline.store import items
+from node.hotline.store import items, outbound
 from node.hotline.store.qualification import from_column
 from node.hotline.store.vault import Vault
 from node.platform.database import Transaction
-from protocol.steps import Corrected
+from protocol.record import parse_record
+from protocol.steps import Corrected, CorrectionBody
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +54,16 @@ class Amendments:
             )
         await self._write_case(case_id, new, methods)
         return new
+
+    async def said_of(self, item_id: UUID) -> Corrected:
+        """Return everything that we wrote to correct our report of an item, as one correction."""
+        said = Corrected()
+        for one in await outbound.corrections(self.tx, item_id):
+            raw = self.vault.open_record("outbox", one["stream"], one["idx"], one["record_enc"])
+            body = parse_record(raw).body
+            if isinstance(body, CorrectionBody):
+                said = overlaid(said, body.members)
+        return said
 
     async def _write_case(self, case_id: UUID, new: Corrected, methods: Sequence[str] | None) -> None:
         sealed = reference = None

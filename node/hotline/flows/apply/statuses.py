@@ -9,7 +9,6 @@ from datetime import datetime
 from uuid import UUID
 
 from node.hotline.domain.acceptance import Judged, Refused
-from node.hotline.domain.acts import overlaid
 from node.hotline.domain.custody import newer, undone
 from node.hotline.domain.lifecycle import (
     MARKS,
@@ -24,13 +23,14 @@ from node.hotline.domain.lifecycle import (
     refusal,
 )
 from node.hotline.store import custody, inbound, outbound
+from node.hotline.store.amendments import Amendments
 from node.hotline.store.custody import Chain
 from node.hotline.store.steps import Listener
 from node.hotline.store.telling import Telling
 from node.hotline.store.vault import Vault
 from node.platform.database import Row, Transaction
 from protocol.codes import OVER, StatusKind
-from protocol.record import Envelope, parse_record
+from protocol.record import Envelope
 from protocol.steps import Corrected, CorrectionBody, StatusBody, TransferBody
 
 #: What the kinds say that are read here; another one is a step, or kept.
@@ -101,11 +101,7 @@ class StatusApplier:
 
     async def _correct(self, tx: Transaction, holder: str, row: Row) -> None:
         """Tell who has the item now what was corrected of the report, which a transfer carries as it was first sent."""
-        said = Corrected()
-        for one in await outbound.corrections(tx, row["id"]):
-            body = parse_record(self.vault.open_record("outbox", one["stream"], one["idx"], one["record_enc"])).body
-            if isinstance(body, CorrectionBody):
-                said = overlaid(said, body.members)
+        said = await Amendments(tx, self.vault).said_of(row["id"])
         if said != Corrected() and row["withdrawn_at"] is None:
             to = Listener(holder, row["id"], row["case_id"], row["report_hash"])
             self.told.append(Telling(to, CorrectionBody(corrects=to.report_hash.hex(), members=said)))

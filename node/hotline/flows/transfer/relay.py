@@ -15,9 +15,12 @@ from node.hotline.domain.assessment import to_wire
 from node.hotline.domain.custody import Contest, HandOn
 from node.hotline.domain.lifecycle import Event, State, next_state
 from node.hotline.store import custody, desk, outbound
+from node.hotline.store.amendments import Amendments
 from node.hotline.store.custody import Chain, Rehosted
 from node.hotline.store.proofs import Proofs
 from node.hotline.store.qualification import from_column, is_illegal
+from node.hotline.store.steps import Listener
+from node.hotline.store.telling import Teller, Telling
 from node.hotline.store.vault import Vault
 from node.platform.database import Row, Transaction
 from node.platform.ids import new_id
@@ -29,7 +32,7 @@ from protocol.desk import DATABASES_MAX, DatabaseUsed, Statement, encode
 from protocol.errors import ProtocolError
 from protocol.merkle import leaf_hash
 from protocol.record import Handling, Record, encode_step, parse_record
-from protocol.steps import Custody, StatusBody, TransferBody
+from protocol.steps import Corrected, CorrectionBody, Custody, StatusBody, TransferBody
 from protocol.tlogproof import parse_tlog_proof
 
 _EVIDENCE = msgspec.json.Decoder(dict[str, object])
@@ -71,11 +74,20 @@ class Held:
 class Relay:
     """What transfers are written with."""
 
-    node_id: str
-    vault: Vault
+    teller: Teller
     forward_unqualified: bool
     deliver_by_days: int
     log: Logger
+
+    @property
+    def node_id(self) -> str:
+        """This node."""
+        return self.teller.node_id
+
+    @property
+    def vault(self) -> Vault:
+        """What fields and records are sealed with."""
+        return self.teller.vault
 
     async def held(self, proofs: Proofs, row: Row) -> Held:
         """Return a locked item as it came to us; raises NoReceipt while that cannot be proven."""
@@ -168,7 +180,23 @@ class Relay:
         await custody.rehost(
             tx, self.rehosted(held.row, hosting, state, hand_on.reason, hand_on.node, verdict=verdict), now
         )
+        await self._correct(tx, held, hand_on.node, now)
         await tx.notify("deliver")
+
+    async def _correct(self, tx: Transaction, held: Held, to: str, now: datetime) -> None:
+        """Tell who gets our own report what was corrected of it: the transfer carries it as it was first sent.
+
+        Of another's report its reporter says so, once it hears who has the item.
+        """
+        said = await Amendments(tx, self.vault).said_of(held.id) if held.reporter == self.node_id else Corrected()
+        if said != Corrected():
+            listener = self._listener(held, to)
+            body = CorrectionBody(corrects=listener.report_hash.hex(), members=said)
+            await self.teller.tell(tx, [Telling(listener, body)], now)
+
+    def _listener(self, held: Held, node: str) -> Listener:
+        report = bytes.fromhex(self.original_hash(held))
+        return Listener(node, held.id, UUID(held.came.envelope.case), report)
 
     async def hand_on(
         self, tx: Transaction, held: Held, to: HandOn, now: datetime, *, state: State | None = None
@@ -225,25 +253,8 @@ class Relay:
     async def tell(self, tx: Transaction, held: Held, body: StatusBody, now: datetime) -> None:
         """Tell who sent the item first, and who gave it to us, in the caller's transaction."""
         to = sorted({held.reporter, held.predecessor} - {self.node_id})
-        heads = await outbound.lock_streams(tx, to)
-        envelope = held.came.envelope
-        for peer in to:
-            head, record_id = heads[peer], new_id(now)
-            record = encode_step(
-                body,
-                record_id=str(record_id),
-                case=envelope.case,
-                item=envelope.item,
-                iss=self.node_id,
-                aud=peer,
-                iat=now,
-                handling=envelope.handling,
-                parent=body.about,
-            )
-            sealed = self.vault.seal_record("outbox", head.id, head.next_index, record)
-            row = outbound.OutboxRow(head.next_index, record_id, held.id, "status", leaf_hash(record), sealed)
-            await outbound.append(tx, head, [row], now)
-        await tx.notify("deliver")
+        handling = held.came.envelope.handling
+        await self.teller.tell(tx, [Telling(self._listener(held, node), body, handling) for node in to], now)
 
     async def contest(
         self, tx: Transaction, held: Held, contest: Contest, evidence: Mapping[str, object], now: datetime
