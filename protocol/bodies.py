@@ -126,6 +126,10 @@ class Refusal(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     detail: str
 
 
+#: The first and the last index of some records in a row.
+Range = tuple[int, int]
+
+
 class OutcomeBody(msgspec.Struct, frozen=True, kw_only=True):
     """What became of the records of `stream`, named by its origin line.
 
@@ -135,8 +139,8 @@ class OutcomeBody(msgspec.Struct, frozen=True, kw_only=True):
 
     schema: int = SCHEMA
     stream: str
-    accepted: tuple[tuple[int, int], ...]
-    kept: tuple[tuple[int, int], ...]
+    accepted: tuple[Range, ...]
+    kept: tuple[Range, ...]
     refused: tuple[Refusal, ...]
 
 
@@ -265,7 +269,7 @@ def check_outcome(body: OutcomeBody) -> None:
         _check_refusal(one, f"body.refused[{number}]")
 
 
-def _check_ranges(ranges: tuple[tuple[int, int], ...], field: str) -> None:
+def _check_ranges(ranges: tuple[Range, ...], field: str) -> None:
     end = -1
     for first, last in ranges:
         if not end < first <= last:
@@ -283,19 +287,34 @@ def _check_refusal(refusal: Refusal, field: str) -> None:
 
 
 def split_outcome(body: OutcomeBody) -> Iterator[OutcomeBody]:
-    """Yield outcomes that together say what `body` says, each within RANGES_MAX and REFUSALS_MAX."""
-    ranges = [("accepted", one) for one in body.accepted] + [("kept", one) for one in body.kept]
-    refused = list(body.refused)
+    """Yield outcomes that together say what `body` says, each within RANGES_MAX and REFUSALS_MAX.
+
+    They go up the stream: none speaks of an index below one that an earlier one speaks of.
+    """
+    said: list[tuple[int, Range | Refusal]] = [(one.index, one) for one in body.refused]
+    accepted = [(one[0], one) for one in body.accepted]
+    said = sorted([*said, *accepted, *((one[0], one) for one in body.kept)], key=lambda one: one[0])
+    taken, at = {one for _, one in accepted}, 0
     while True:
-        now, ranges = ranges[:RANGES_MAX], ranges[RANGES_MAX:]
+        ranges: list[Range] = []
+        refused: list[Refusal] = []
+        for _, one in said[at:]:
+            if isinstance(one, Refusal):
+                if len(refused) == REFUSALS_MAX:
+                    break
+                refused.append(one)
+            else:
+                if len(ranges) == RANGES_MAX:
+                    break
+                ranges.append(one)
+        at += len(ranges) + len(refused)
         yield OutcomeBody(
             stream=body.stream,
-            accepted=tuple(one for name, one in now if name == "accepted"),
-            kept=tuple(one for name, one in now if name == "kept"),
-            refused=tuple(refused[:REFUSALS_MAX]),
+            accepted=tuple(one for one in ranges if one in taken),
+            kept=tuple(one for one in ranges if one not in taken),
+            refused=tuple(refused),
         )
-        refused = refused[REFUSALS_MAX:]
-        if not ranges and not refused:
+        if at == len(said):
             return
 
 

@@ -141,16 +141,17 @@ class Speaker:
         self,
         *,
         accepted: Sequence[tuple[int, int]] = (),
+        kept: Sequence[tuple[int, int]] = (),
         refused: Sequence[tuple[int, str]] = (),
         stream: StreamId | None = None,
     ) -> bytes:
-        """Return an outcome about the target's stream to us: ranges accepted, (index, code) refused."""
+        """Return an outcome about the target's stream to us: ranges accepted and kept, (index, code) refused."""
         now = self.now()
         told = stream or StreamId(self.target_id, self.id, 1)
         body = OutcomeBody(
             stream=told.origin(),
             accepted=tuple(accepted),
-            kept=(),
+            kept=tuple(kept),
             refused=tuple(Refusal(index=idx, id=None, code=code, detail="not taken here") for idx, code in refused),
         )
         handling = Handling("takedown", now + RETAIN)

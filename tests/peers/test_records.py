@@ -190,13 +190,13 @@ async def test_a_url_known_already_is_taken_as_a_duplicate(hub: Hub, open_inbox:
 # What a sender makes of outcomes.
 
 
-async def sent_items(hub: Hub, inbox: Inbox, count: int) -> list[str]:
-    """Report URLs hosted in the peer's country until they are in its inbox; return the items in stream order."""
+async def sent_items(hub: Hub, inbox: Inbox, count: int, country: str = "NL") -> list[str]:
+    """Report URLs hosted in `country`, the peer's, until they are in its inbox; return the items in stream order."""
     before = len(inbox.records)
     for number in range(count):
         report = convert_report(
             {
-                "url": f"http://{ADDRESS['NL']}/{new_id(hub.clock.now())}/{number}",
+                "url": f"http://{ADDRESS[country]}/{new_id(hub.clock.now())}/{number}",
                 "qualification": {"classification": "national"},
             }
         )
@@ -223,6 +223,17 @@ async def written(hub: Hub, peer: PeerSimulator) -> int:
     )
     count: int = row["written"]
     return count
+
+
+async def test_a_report_that_its_receiver_keeps_unread_counts_as_refused(sender: Hub, open_inbox: OpenInbox) -> None:
+    peer, inbox = await open_inbox(sender, "DE")
+    items = await sent_items(sender, inbox, 4, "DE")
+    await peer.deliver([peer.outcome(accepted=[(0, 0)], kept=[(1, 2)])])
+    # What was spoken of is not spoken of in another way later.
+    await peer.deliver([peer.outcome(kept=[(0, 3)])])
+    await sender.applied(peer)
+    (accepted, _), *others = await states(sender, items)
+    assert (accepted, others) == ("sent", [("refused", "unknown-critical")] * 3)
 
 
 async def test_outcomes_mark_what_was_refused_and_are_never_answered(sender: Hub, open_inbox: OpenInbox) -> None:

@@ -5,15 +5,17 @@ import threading
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
+from uuid import UUID
 
 import pytest
 
 from node.conformance.speaker import changed
 from protocol import custody
-from protocol.bodies import Hosting
-from protocol.codes import TransferReason
+from protocol.bodies import Hosting, Qualification
+from protocol.codes import Classification, StatusKind, TransferReason
 from protocol.evidence import Finding, verify_evidence
 from protocol.record import HOPS_MAX, Handling, parse_record
+from protocol.steps import StatusBody, TransferBody
 from tests.peers.conftest import OpenInbox
 from tests.peers.network import Hub
 from tests.peers.simulator import PeerSimulator
@@ -186,6 +188,37 @@ async def test_an_item_in_custody_is_not_taken_twice(hub: Hub, open_inbox: OpenI
     await outcomes_arrived(hub, other)
     assert outcomes(inbox, giver.stream).refused == {1: ("id-conflict", "item")}
     assert outcomes(others_inbox, other.stream).refused == {0: ("id-conflict", "item")}
+
+
+async def test_an_item_comes_back_from_a_hotline_that_keeps_its_transfer_unread(
+    hub: Hub, open_inbox: OpenInbox
+) -> None:
+    """A member need not read transfers (section 13); who gave it the item has it, and hands it on to another."""
+    reporter = await hub.peer()
+    giver, giver_inbox = await open_inbox(hub)
+    chain = Chain(reporter, [giver])
+    cleared = Qualification(classification=Classification.BASELINE, at=chain.now())
+    await giver.deliver([chain.transfer(qualification=cleared)])
+    await outcomes_arrived(hub, giver)
+    minimal, inbox = await open_inbox(hub, "US")
+    await hub.node.store.asker().ask(UUID(chain.item), "US", None)
+
+    async def given() -> bool:
+        return bool(inbox.records)
+
+    await hub.wait(given)
+    assert isinstance(parse_record(inbox.records[0]).body, TransferBody)
+    await minimal.deliver([minimal.outcome(kept=[(0, 0)])])
+    await hub.applied(minimal)
+    row = await hub.row("SELECT state, reason FROM items WHERE id = $1", UUID(chain.item))
+    assert (row["state"], row["reason"]) == ("assigned", "unknown-critical")
+
+    async def told() -> bool:
+        bodies = [parse_record(raw).body for raw in giver_inbox.records]
+        found = [one for one in bodies if isinstance(one, StatusBody) and one.kind is StatusKind.RELAY_FAILURE]
+        return [(one.node, one.code) for one in found] == [(minimal.id, "unknown-critical")]
+
+    await hub.wait(told)
 
 
 async def test_only_who_got_an_item_of_ours_says_so(hub: Hub, open_inbox: OpenInbox) -> None:

@@ -1,6 +1,7 @@
 """Outcomes: ranges that say each index once, refusals by code, and cutting what is too much for one record."""
 
 import json
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -133,3 +134,11 @@ def test_split_outcome_says_the_same_in_records_that_fit(fates: list[str]) -> No
     assert bodies == parts
     for name in ("accepted", "kept", "refused"):
         assert [one for part in parts for one in getattr(part, name)] == list(getattr(whole, name))
+    spoken = [
+        [
+            *(n for ranges in (part.accepted, part.kept) for pair in ranges for n in pair),
+            *(r.index for r in part.refused),
+        ]
+        for part in parts
+    ]
+    assert all(max(before) < min(after) for before, after in pairwise(spoken))

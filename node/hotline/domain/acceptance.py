@@ -22,6 +22,9 @@ PURPOSES = frozenset({"takedown", "law-enforcement", "statistics"})
 #: What is said of an outcome about records that were never written here, which a restored node may only have lost.
 NEVER_SENT: Final = "the outcome speaks of records never sent"
 
+#: What a sender takes a report or a transfer to be refused with that its receiver keeps unread.
+NOT_READ: Final = "unknown-critical"
+
 
 @dataclass(frozen=True, slots=True)
 class Proven:

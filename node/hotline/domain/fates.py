@@ -12,6 +12,7 @@ from uuid import UUID
 
 import msgspec
 
+from node.hotline.domain.acceptance import NOT_READ
 from node.hotline.domain.ledger import Findings
 from protocol.bodies import OutcomeBody
 from protocol.codes import RecordType
@@ -202,5 +203,8 @@ def check_heard(found: Findings, told: Told, refused: Mapping[int, str], heard: 
     for idx in sorted(refused.keys() | told.codes.keys()):
         if idx not in refused:
             found.add(f"index {idx}", "an outcome refused the record and the sender did not note it")
+        elif refused[idx] == NOT_READ and told.between(idx, idx + 1) == {idx: [Verdict.KEPT]}:
+            # A report or a transfer that its receiver keeps unread counts as refused.
+            continue
         elif refused[idx] != told.codes.get(idx):
             found.add(f"index {idx}", "the sender noted a refusal that no outcome tells of")

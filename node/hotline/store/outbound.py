@@ -274,6 +274,24 @@ async def refuse(tx: Transaction, stream: int, refusals: Sequence[tuple[int, str
     await custody.returned(tx, stream, [(row[0], row[1]) for row in refusals], now)
 
 
+async def unread(tx: Transaction, stream: int, ranges: Sequence[tuple[int, int]]) -> list[int]:
+    """Return which of these records gave an item away, of those that nothing had been told of before."""
+    if not ranges:
+        return []
+    told = await tx.value("SELECT outcome_size FROM delivery_cursors WHERE stream = $1", stream) or 0
+    found: list[int] = []
+    for first, last in ranges:
+        rows = await tx.fetch(
+            "SELECT idx FROM outbox WHERE stream = $1 AND idx >= $2 AND idx <= $3 AND type = ANY($4) ORDER BY idx",
+            stream,
+            max(first, told),
+            last,
+            ["report", "transfer"],
+        )
+        found += [row["idx"] for row in rows]
+    return found
+
+
 async def note_outcome(tx: Transaction, stream: int, size: int) -> None:
     """Remember that the peer told the outcome of everything before `size`."""
     await tx.execute(

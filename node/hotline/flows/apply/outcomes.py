@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from node.hotline.domain.acceptance import NEVER_SENT, Judged, Refused
+from node.hotline.domain.acceptance import NEVER_SENT, NOT_READ, Judged, Refused
 from node.hotline.store import custody, inbound, outbound, steps
 from node.hotline.store.telling import Telling
 from node.platform.database import Row, Transaction
@@ -16,6 +16,11 @@ from protocol.checkpoint import StreamId
 from protocol.codes import StatusKind
 from protocol.errors import ProtocolError
 from protocol.steps import StatusBody
+
+
+def _not_read(idx: int) -> Refusal:
+    """Return what it comes to that an item was given to a hotline that keeps the record unread: nobody there acts."""
+    return Refusal(index=idx, id=None, code=NOT_READ, detail="the hotline cannot read the record, and keeps it")
 
 
 @dataclass(slots=True)
@@ -52,10 +57,11 @@ class OutcomeApplier:
         indices = [last for _, last in (*body.accepted, *body.kept)] + [one.index for one in body.refused]
         if stream is None or any(idx >= stream.next_index for idx in indices):
             raise ProtocolError("schema-invalid", NEVER_SENT, field="body.stream")
-        if body.refused:
-            back = await custody.handed_on(tx, stream.id, [one.index for one in body.refused])
-            await outbound.refuse(tx, stream.id, [(one.index, one.code, one.detail) for one in body.refused], now)
-            await self._tell(tx, head.peer, body.refused, back, now)
+        refused = [*body.refused, *map(_not_read, await outbound.unread(tx, stream.id, body.kept))]
+        if refused:
+            back = await custody.handed_on(tx, stream.id, [one.index for one in refused])
+            await outbound.refuse(tx, stream.id, [(one.index, one.code, one.detail) for one in refused], now)
+            await self._tell(tx, head.peer, refused, back, now)
         if indices:
             await outbound.note_outcome(tx, stream.id, max(indices) + 1)
 
