@@ -61,6 +61,8 @@ _VERSION: Final = re.compile("[1-9][0-9]{0,14}")
 _ROOTS_MAX: Final = 1024
 #: What peers say is a hint: it makes the node look around at most once in this time.
 HINT_REST_S: Final = 60.0
+#: For so long nothing is given on the word of a peer that did not have the version it spoke of.
+HINT_DISTRUST_S: Final = 600.0
 #: After a round in which no source was of use.
 RETRY_S: Final = 60.0
 #: Mirrors asked in one round when the configured sources are of no use.
@@ -155,7 +157,9 @@ class Membership:
         self._files: dict[str, bytes] = {}
         self._turn = asyncio.Lock()
         self._remote_at: float | None = None
-        self._hint: tuple[int, str] | None = None
+        # What each peer says it has, while that is more than is in use: one entry for each member at most.
+        self._hints: dict[str, int] = {}
+        self._distrusted_until: dict[str, float] = {}
         self._hint_taken_at: float | None = None
         self._in_doubt = False
         self.problem: str | None = None
@@ -218,7 +222,7 @@ class Membership:
         What is no good leaves the directory as it is and sets `problem`.
         """
         self._remote_at = self._clock.monotonic() + self._refresh_s
-        return await self._round(self._sources, self._mirrors())
+        return await self._everywhere()
 
     async def refresh_if_due(self) -> bool:
         """Look at the local sources; ask the others when it is time, or when a peer told of a newer version."""
@@ -227,7 +231,7 @@ class Membership:
             # All nodes started by one power failure must not ask at one moment for ever.
             rest = self._refresh_s * random.uniform(0.8, 1.0)  # noqa: S311 - spreads load, guards nothing
             self._remote_at = now + rest
-            changed = await self._round(self._sources, self._mirrors())
+            changed = await self._everywhere()
             if self.problem is not None:
                 self._remote_at = now + min(rest, RETRY_S)
             return changed
@@ -237,22 +241,23 @@ class Membership:
     def hint(self, header: str | None, peer_id: str) -> None:
         """Hear which version a peer says it has (VERSION_HEADER).
 
-        That is not signed: it only makes us look earlier, and not too often.
+        A request does not sign it: it only makes us look earlier, and not too often. The word of each peer stands by
+        itself, so what one claims silences no other.
         """
         if header is None or not _VERSION.fullmatch(header) or self._use is None:
             return
+        if self._clock.monotonic() < self._distrusted_until.get(peer_id, 0.0):
+            return
         version = int(header)
-        if version > max(self._use.directory.version, 0 if self._hint is None else self._hint[0]):
-            self._hint = version, peer_id
+        if version > self._use.directory.version:
+            self._hints[peer_id] = version
 
     def doubt(self) -> None:
         """Hear of a key that the directory in use does not know: a newer one may, so look once, and not too often."""
         self._in_doubt = True
 
     def _hint_due(self, now: float) -> bool:
-        if self._hint is not None and self._hint[0] <= self.current().version:
-            self._hint = None
-        if self._hint is None and not self._in_doubt:
+        if not self._ahead() and not self._in_doubt:
             return False
         if self._hint_taken_at is not None and now < self._hint_taken_at + HINT_REST_S:
             return False
@@ -260,19 +265,29 @@ class Membership:
         self._in_doubt = False
         return True
 
-    def _mirrors(self) -> list[Source]:
-        """Return mirrors to ask after the configured sources: the peer that hinted, then others drawn at random."""
+    def _ahead(self) -> dict[str, int]:
+        """Return what peers say that they have and is not in use here, and forget the rest."""
+        in_use = 0 if self._use is None else self._use.directory.version
+        self._hints = {peer: version for peer, version in self._hints.items() if version > in_use}
+        return self._hints
+
+    def _with_mirror(self) -> list[NodeEntry]:
+        """Return the members that can be asked."""
         if self._mirror is None or self._use is None:
             return []
-        nodes = self.current().nodes
-        callable_nodes = [node for node in nodes.values() if node.id != self._own_id and node.delivery == "push"]
-        others = [node.id for node in callable_nodes if node.state is NodeState.ACTIVE]
-        random.shuffle(others)
-        hinted = [node.id for node in callable_nodes if self._hint is not None and node.id == self._hint[1]]
-        asked = [*hinted, *(peer for peer in others if peer not in hinted)][:_MIRRORS_MAX]
-        return [self._mirror(nodes[peer]) for peer in asked]
+        nodes = self.current().nodes.values()
+        return [node for node in nodes if node.id != self._own_id and node.delivery == "push"]
 
-    async def _round(self, sources: Sequence[Source], mirrors: Sequence[Source] = ()) -> bool:
+    async def _everywhere(self) -> bool:
+        """Ask the sources, and mirrors: those of peers that hinted, then others, each drawn at random."""
+        drawn = self._with_mirror()
+        random.shuffle(drawn)
+        ahead = self._ahead()
+        hinted = [node for node in drawn if node.id in ahead]
+        others = [node for node in drawn if node.id not in ahead and node.state is NodeState.ACTIVE]
+        return await self._round(self._sources, [*hinted, *others][:_MIRRORS_MAX])
+
+    async def _round(self, sources: Sequence[Source], mirrors: Sequence[NodeEntry] | None = None) -> bool:
         """Ask `sources`; `mirrors` too when none was of use or a peer is ahead of them. Tells whether the use changed.
 
         A source is of use when it confirms what is in use, or has something newer.
@@ -288,17 +303,34 @@ class Membership:
                 if failure is None:
                     break
                 failures.append(failure)
-            hinted = 0 if self._hint is None else self._hint[0]
-            if not confirmed or (self._use is not None and self._use.directory.version < hinted):
-                for source in mirrors:
-                    # One that is behind or away is nothing to report: others may be asked.
-                    if await self._ask(source) is None and self._use and self._use.directory.version >= hinted:
-                        confirmed = True
-                        break
+            if mirrors is not None:
+                confirmed = await self._ask_mirrors(mirrors, confirmed=confirmed)
             serious = [failure.sentence for failure in failures if failure.serious or not confirmed]
             if confirmed or sources:
                 self.problem = serious[0] if serious else None
             return self._use is not None and (before is None or before.directory is not self._use.directory)
+
+    async def _ask_mirrors(self, mirrors: Sequence[NodeEntry], *, confirmed: bool) -> bool:
+        """Ask mirrors until what is in use is confirmed and no peer is ahead of it; tells whether one was of use."""
+        # What a peer says while it is asked is judged the next time.
+        told = dict(self._ahead())
+        for node in mirrors:
+            if confirmed and not self._ahead():
+                break
+            assert self._mirror is not None  # noqa: S101 - for the type checker; without it there are no mirrors
+            # One that is behind or away is nothing to report: others may be asked.
+            confirmed = await self._ask(self._mirror(node)) is None or confirmed
+            self._judge(node.id, told.get(node.id, 0))
+        # What those spoke of whom nobody can ask is not to be had elsewhere either.
+        for peer in told.keys() - {node.id for node in self._with_mirror()}:
+            self._judge(peer, told[peer])
+        return confirmed
+
+    def _judge(self, peer: str, told: int) -> None:
+        """Give nothing on the word of a peer for a while if what it spoke of did not come."""
+        if told > self.current().version:
+            self._hints.pop(peer, None)
+            self._distrusted_until[peer] = self._clock.monotonic() + HINT_DISTRUST_S
 
     async def _ask(self, source: Source) -> "_Failure | None":
         """Update from one source; a failure is serious when what came may not be trusted."""

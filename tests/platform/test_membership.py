@@ -15,7 +15,14 @@ from aiohttp.test_utils import TestServer
 from node.errors import OperatorError
 from node.platform import membership as module
 from node.platform.httpclient import make_session
-from node.platform.membership import HINT_REST_S, Membership, expiry_warnings, own_warnings, read_directory
+from node.platform.membership import (
+    HINT_DISTRUST_S,
+    HINT_REST_S,
+    Membership,
+    expiry_warnings,
+    own_warnings,
+    read_directory,
+)
 from node.platform.repository import fingerprint
 from node.platform.sources import MIRROR_PATH, HttpSource, Source
 from node.platform.trust import TIMESTAMP, Freshness, root_file
@@ -296,6 +303,77 @@ async def test_a_hint_of_a_node_that_cannot_be_called_asks_it_nothing(make: Maki
     await made.refresh()
     assert TIMESTAMP in other.asked
     assert mirror.asked == []
+
+
+async def test_an_honest_hint_after_a_lie_is_followed(make: Making, repository: Repository, clock: ManualClock) -> None:
+    nodes = json.loads(repository.document)["nodes"]
+    for node in nodes:
+        # One in maintenance is asked for nothing but what it spoke of itself.
+        node["state"] = "maintenance" if node["id"] == "nl.hotline.example" else "active"
+    repository.publish(nodes=nodes)
+    frozen, honest = repository.copy(), MemorySource(repository.files)
+    liar = MemorySource(frozen.files)
+    made = make(MemorySource(frozen.files), mirrors={"nl.hotline.example": honest, "de.hotline.example": liar})
+    await made.start()
+    await made.refresh_if_due()
+    made.hint("999999999999999", "de.hotline.example")
+    assert not await made.refresh_if_due()
+    repository.publish(nodes=nodes)
+    honest.files = repository.files
+    made.hint("3", "nl.hotline.example")
+    made.hint("999999999999999", "de.hotline.example")
+    clock.advance(HINT_REST_S + 1)
+    assert await made.refresh_if_due()
+    assert made.current().version == 3
+
+
+async def test_a_member_that_never_has_what_it_claims_is_not_asked_for_ever(
+    make: Making, repository: Repository, clock: ManualClock
+) -> None:
+    coordinator, liar = MemorySource(repository.files), MemorySource(repository.files)
+    made = make(coordinator, mirrors={"nl.hotline.example": liar})
+    await made.start()
+    await made.refresh_if_due()
+    clock.advance(HINT_REST_S + 1)
+    asked = 0
+    # Each message of it says so, in the time between two looks of the schedule.
+    for minute in range(5):
+        coordinator.asked.clear()
+        made.hint(str(999_999_999_999_999 - minute), "nl.hotline.example")
+        assert not await made.refresh_if_due()
+        asked += TIMESTAMP in coordinator.asked
+        clock.advance(HINT_REST_S + 1)
+    assert asked == 1
+    # Its word counts again later; it may have been its line.
+    clock.advance(HINT_DISTRUST_S)
+    await made.refresh_if_due()
+    repository.publish()
+    coordinator.files = repository.files
+    clock.advance(HINT_REST_S + 1)
+    made.hint("2", "nl.hotline.example")
+    assert await made.refresh_if_due()
+
+
+@pytest.mark.parametrize("liar", ["nl.hotline.example", "desk.hotline.example"])
+async def test_nobody_is_asked_for_ever_for_the_word_of_one_that_has_no_mirror(
+    make: Making, repository: Repository, clock: ManualClock, liar: str
+) -> None:
+    nodes = json.loads(repository.document)["nodes"]
+    for node in nodes:
+        node["delivery"] = "pull" if node["id"] == "nl.hotline.example" else "push"
+    repository.publish(nodes=nodes)
+    coordinator = MemorySource(repository.files)
+    made = make(coordinator, mirrors={node["id"]: MemorySource(repository.files) for node in nodes})
+    await made.start()
+    await made.refresh_if_due()
+    asked = 0
+    for _ in range(5):
+        coordinator.asked.clear()
+        made.hint("99", liar)
+        assert not await made.refresh_if_due()
+        asked += TIMESTAMP in coordinator.asked
+        clock.advance(HINT_REST_S + 1)
+    assert asked == 1
 
 
 async def test_a_frozen_coordinator_is_passed_over_when_a_peer_is_ahead(make: Making, repository: Repository) -> None:
