@@ -15,8 +15,8 @@ from node.hotline.assembly import Node
 from node.hotline.domain.slots import Slots
 from node.hotline.pulling import Pulls
 from node.hotline.rounds import Rounds
-from node.hotline.store import contacts, desk, heads, items, outbound
-from node.hotline.store.heads import difference_sentences
+from node.hotline.store import contacts, heads, items, outbound
+from node.hotline.store.standing import read_standing
 from node.platform.database import DATABASE_ERRORS
 from node.platform.membership import set_expiry_gauges
 from node.platform.nonces import forget_nonces
@@ -377,18 +377,9 @@ class Jobs:
         async with node.db.transaction("gauges.read") as tx:
             depths = await items.queue_depths(tx, node.directory().left())
             met = await contacts.contacts(tx)
-            differing = await heads.differences(tx)
-            refusals = await desk.refusals(tx)
-        node.standing[:] = [
-            *difference_sentences(differing),
-            *(desk.refusal_sentence(row) for row in refusals),
-        ]
-        node.metrics.desk_refusals.clear()
-        for row in refusals:
-            node.metrics.desk_refusals.labels(kind=row["kind"], code=row["code"]).set(row["cases"])
-        node.metrics.stream_differences.clear()
-        for one in differing:
-            node.metrics.stream_differences.labels(peer=one.peer, kind=one.kind.value).inc()
+            standing = await read_standing(tx)
+        node.standing[:] = standing.sentences()
+        standing.set_gauges(node.metrics)
         for queue, depth in depths.items():
             node.metrics.queue_depth.labels(queue=queue).set(depth)
         for contact in met:

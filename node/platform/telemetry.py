@@ -173,6 +173,8 @@ class Metrics:
     peer_backoff_seconds: Gauge
     peer_clock_skew_seconds: Gauge
     stream_differences: Gauge
+    equivocations: Gauge
+    relay_failures: Gauge
     database_age_days: Gauge
     loop_errors: Counter
     directory_age_seconds: Gauge
@@ -218,6 +220,8 @@ _METRICS: Final[Mapping[str, tuple[Any, str, tuple[str, ...], Mapping[str, Any]]
     "peer_backoff_seconds": (Gauge, "Seconds until the next attempt to reach a peer.", ("peer",), {}),
     "peer_clock_skew_seconds": (Gauge, "Seconds a peer's clock is ahead of ours.", ("peer",), {}),
     "stream_differences": (Gauge, "Differences between the two sides of streams.", ("peer", "kind"), {}),
+    "equivocations": (Gauge, "Proofs that a peer told two stories.", ("peer",), {}),
+    "relay_failures": (Gauge, "Records that a peer never receipted and that were given up.", ("peer", "code"), {}),
     "loop_errors": (Counter, "Rounds of a loop that failed.", ("loop",), {}),
     "database_age_days": (Gauge, "Age of a geolocation database, by file name.", ("file",), {}),
     "directory_age_seconds": (Gauge, "Age of the membership directory.", (), {}),

@@ -67,6 +67,9 @@ async def test_a_report_that_is_not_receipted_in_time_goes_to_the_mandated_hotli
         await arrived(us, item, "assigned")
         assert (await fr.item(item))["assigned_node"] == us_node.id
         assert await failures(fr, item) == [(nl_node.id, "deliver-by-passed")]
+        await Jobs(fr.node, Rounds(fr.node))._gauges()
+        gauge = f'hotline_relay_failures{{code="deliver-by-passed",peer="{nl_node.id}"}} 1.0'
+        assert gauge in fr.node.metrics.render().decode()
         assert await us.value("SELECT hosting_country || assigned_country FROM items") == "NLUS"
         # The first record stays in the stream of the hotline that was away, and what takes it back follows.
         kinds = "SELECT string_agg(type, ' ' ORDER BY idx) FROM outbox o JOIN outbound_streams s ON s.id = o.stream "

@@ -7,6 +7,9 @@ from itertools import permutations
 
 import pytest
 
+from node.hotline.api.health import warnings_of
+from node.hotline.jobs import Jobs
+from node.hotline.rounds import Rounds
 from protocol.checkpoint import Checkpoint
 from protocol.cosignature import verify_checkpoint
 from protocol.keys import KeyUse
@@ -158,6 +161,19 @@ async def test_the_same_second_story_is_kept_once(hub: Hub) -> None:
         await hub.problem(peer.put(offered), "equivocation")
     count = await hub.row("SELECT count(*) AS kept FROM equivocations WHERE peer = $1", peer.id)
     assert count["kept"] == 1
+
+
+async def test_who_told_a_second_story_is_named_by_health_and_metrics(hub: Hub) -> None:
+    peer = await held_in_cuts(hub)
+    jobs = Jobs(hub.node, Rounds(hub.node))
+    await jobs._gauges()
+    assert not [one for one in warnings_of(hub.node) if peer.id in one]
+    gauge = f'hotline_equivocations{{peer="{peer.id}"}}'
+    assert gauge not in hub.node.metrics.render().decode()
+    await hub.problem(peer.put(other_root(peer)), "equivocation")
+    await jobs._gauges()
+    assert f"{peer.id} told two stories: 1 proofs of it are stored" in warnings_of(hub.node)
+    assert f"{gauge} 1.0" in hub.node.metrics.render().decode()
 
 
 async def test_a_second_story_that_is_not_signed_accuses_nobody(hub: Hub) -> None:

@@ -11,7 +11,7 @@ from node.clock import rfc3339
 from node.errors import OperatorError
 from node.hotline.assembly import open_locator
 from node.hotline.cli.opening import opened_store
-from node.hotline.store.desk import refusal_sentence
+from node.hotline.store.standing import read_standing
 from node.hotline.store.status import read_status
 from node.platform.cli.command import Context
 from node.platform.cli.table import duration, show_table
@@ -65,12 +65,10 @@ async def _read(context: Context) -> dict[str, Any]:
         use = _in_use(settings, warnings)
         async with store.db.transaction("status.read") as tx:
             stored = await read_status(tx, now, () if use is None else use.directory.left())
+            standing = await read_standing(tx)
     directory = None if use is None else _directory(use, settings, now, warnings)
     databases = await read_databases(settings, context, warnings)
-    if stored["equivocations"]:
-        warnings.append(f"{stored['equivocations']} proofs that a peer told two stories are stored")
-    warnings += stored["differences"]
-    warnings += [refusal_sentence(row) for row in stored["desk_refusals"]]
+    warnings += standing.sentences()
     for peer in stored["peers"]:
         if peer["clock_skew_s"]:
             ahead = duration(peer["clock_skew_s"])

@@ -4,8 +4,9 @@ from collections.abc import Collection
 from datetime import datetime
 from typing import Any
 
-from node.hotline.store import contacts, desk, heads, items
+from node.hotline.store import contacts, items
 from node.hotline.store.heads import difference_sentences
+from node.hotline.store.standing import read_standing
 from node.platform.database import Transaction
 
 
@@ -14,23 +15,21 @@ async def read_status(tx: Transaction, now: datetime, left: Collection[str] = ()
 
     `left` are the hotlines that have left the network: what was written to them waits for nothing.
     """
+    standing = await read_standing(tx)
     return {
         "queues": await items.queue_depths(tx, left),
         "items": [dict(row) for row in await items.counts(tx)],
         "streams_out": [dict(row) for row in await tx.fetch(_STREAMS_OUT)],
         "streams_in": [dict(row) for row in await tx.fetch(_STREAMS_IN)],
         "peers": [_contact(contact, now) for contact in await contacts.contacts(tx)],
-        "relay_failures": [dict(row) for row in await tx.fetch(_RELAY_FAILURES)],
+        "relay_failures": [dict(row) for row in standing.relay_failures],
         "disputes": [dict(row) for row in await tx.fetch(_DISPUTES)],
-        "desk_refusals": [dict(row) for row in await desk.refusals(tx)],
-        "differences": difference_sentences(await heads.differences(tx)),
-        "equivocations": int(await tx.value("SELECT count(*) FROM equivocations") or 0),
+        "desk_refusals": [dict(row) for row in standing.desk_refusals],
+        "differences": difference_sentences(standing.differences),
+        "equivocations": sum(row["proofs"] for row in standing.equivocations),
     }
 
 
-_RELAY_FAILURES = (
-    "SELECT node, code, count(*) AS records, max(attempts) AS attempts FROM relay_failures GROUP BY 1, 2 ORDER BY 1, 2"
-)
 _DISPUTES = (
     "SELECT code, count(*) AS open, count(*) FILTER (WHERE handed_in_at IS NULL) AS not_handed_in "
     "FROM disputes WHERE followed_at IS NULL GROUP BY 1 ORDER BY 1"

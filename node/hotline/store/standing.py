@@ -1,0 +1,65 @@
+"""Reads what stands until a person sees to it: for the warnings of `hotline status` and `/healthz`, and for gauges.
+
+Counts, ids and codes, never content. Decides nothing.
+"""
+
+from dataclasses import dataclass
+
+from node.hotline.store import desk, heads
+from node.hotline.store.desk import refusal_sentence
+from node.hotline.store.heads import StoredDifference, difference_sentences
+from node.platform.database import Row, Transaction
+from node.platform.telemetry import Metrics
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What stands at one moment.
+
+    `equivocations` are how many proofs (`proofs`) there are that a `peer` told two stories, `relay_failures` how many
+    `records` a `node` never receipted, by `code`: those went another way, and are no warning.
+    """
+
+    differences: list[StoredDifference]
+    desk_refusals: list[Row]
+    equivocations: list[Row]
+    relay_failures: list[Row]
+
+    def sentences(self) -> list[str]:
+        """Return what needs a person, without full stops."""
+        return [
+            *(f"{row['peer']} told two stories: {row['proofs']} proofs of it are stored" for row in self.equivocations),
+            *difference_sentences(self.differences),
+            *(refusal_sentence(row) for row in self.desk_refusals),
+        ]
+
+    def set_gauges(self, metrics: Metrics) -> None:
+        """Put the counts in the place of those of before."""
+        metrics.equivocations.clear()
+        for row in self.equivocations:
+            metrics.equivocations.labels(peer=row["peer"]).set(row["proofs"])
+        metrics.stream_differences.clear()
+        for one in self.differences:
+            metrics.stream_differences.labels(peer=one.peer, kind=one.kind.value).inc()
+        metrics.desk_refusals.clear()
+        for row in self.desk_refusals:
+            metrics.desk_refusals.labels(kind=row["kind"], code=row["code"]).set(row["cases"])
+        metrics.relay_failures.clear()
+        for row in self.relay_failures:
+            metrics.relay_failures.labels(peer=row["node"], code=row["code"]).set(row["records"])
+
+
+async def read_standing(tx: Transaction) -> Standing:
+    """Return what stands now."""
+    return Standing(
+        differences=await heads.differences(tx),
+        desk_refusals=await desk.refusals(tx),
+        equivocations=await tx.fetch(_EQUIVOCATIONS),
+        relay_failures=await tx.fetch(_RELAY_FAILURES),
+    )
+
+
+_EQUIVOCATIONS = "SELECT peer, count(*) AS proofs FROM equivocations GROUP BY 1 ORDER BY 1"
+_RELAY_FAILURES = (
+    "SELECT node, code, count(*) AS records, max(attempts) AS attempts FROM relay_failures GROUP BY 1, 2 ORDER BY 1, 2"
+)
