@@ -22,11 +22,23 @@ def is_anybodys(said: Said) -> bool:
     return all(len({RECORDS[state, said, speaker] for speaker in Speaker}) == 1 for state in State)
 
 
+def voices(said: Said) -> dict[str, Speaker]:
+    """Return who the table tells apart for a record, by name; an origin is both, where both are heard alike."""
+    if is_anybodys(said):
+        return {"anybody": Speaker.CUSTODIAN}
+    alike = all(RECORDS[state, said, Speaker.REPORTER] is RECORDS[state, said, Speaker.GIVER] for state in State)
+    origins = {"origin": Speaker.REPORTER} if alike else {one.value: one for one in (Speaker.REPORTER, Speaker.GIVER)}
+    custodian, former = Speaker.CUSTODIAN, Speaker.FORMER
+    return {custodian.value: custodian, **origins, former.value: former}
+
+
 def _record_moves() -> dict[tuple[State, str], State]:
     return {
-        (state, said.value if is_anybodys(said) else f"{said} by {speaker}"): after
-        for (state, said, speaker), after in RECORDS.items()
-        if isinstance(after, State)
+        (state, said.value if who == "anybody" else f"{said} by {who}"): after
+        for state in State
+        for said in Said
+        for who, speaker in voices(said).items()
+        if isinstance(after := RECORDS[state, said, speaker], State)
     }
 
 

@@ -18,7 +18,7 @@ from node.hotline.domain.lifecycle import MARKS, RECORDS, UNKNOWN, Code, Said, S
 from node.hotline.serve import api_routes, peer_door, peer_routes
 from node.platform.routes import Auth, Route
 from protocol.problems import REGISTRY
-from tests.docs.diagrams import is_anybodys, mermaid, records_mermaid
+from tests.docs.diagrams import is_anybodys, mermaid, records_mermaid, voices
 from tests.docs.pages import ROOT, every_page
 from tests.vectors.make import read_stored
 
@@ -115,31 +115,23 @@ def _routes(door: str) -> str:
 
 def _record_table() -> str:
     """Return what every record does in every state, the states with one result together."""
-    rows: dict[tuple[Said, Speaker, str], list[str]] = {}
-    order = [
-        (said, speaker)
-        for said in Said
-        for speaker in Speaker
-        if speaker is (Speaker.CUSTODIAN if is_anybodys(said) else speaker) and speaker is not Speaker.STRANGER
-    ]
-    for said, speaker in order:
+    rows: dict[tuple[Said, str, str], list[str]] = {}
+    order = [(said, who, speaker) for said in Said for who, speaker in voices(said).items()]
+    for said, who, speaker in order:
         for state in State:
-            rows.setdefault((said, speaker, _then(state, said, speaker)), []).append(f"`{state}`")
+            rows.setdefault((said, who, _then(state, said, speaker)), []).append(f"`{state}`")
         # What is in no row of the table is refused in one way.
-        other = (said, speaker, f"refused: `{Code.NOT_COMPETENT}`")
+        other = (said, who, f"refused: `{Code.NOT_COMPETENT}`")
         if other in rows:
             rows[other] = rows.pop(other)
-        for then in [then for one, who, then in rows if (one, who) == (said, speaker)]:
-            if len(rows[said, speaker, then]) == len(State):
-                rows[said, speaker, then] = ["every state"]
+        for then in [then for one, name, then in rows if (one, name) == (said, who)]:
+            if len(rows[said, who, then]) == len(State):
+                rows[said, who, then] = ["every state"]
             elif then == other[2]:
                 rows[other] = ["every other state"]
     told = [said for said in Said if not is_anybodys(said)]
     assert {RECORDS[state, said, Speaker.STRANGER] for state in State for said in told} == {Code.NOT_COMPETENT}
-    cells = [
-        (f"`{said}`", "anybody" if is_anybodys(said) else speaker.value, ", ".join(states), then)
-        for (said, speaker, then), states in rows.items()
-    ]
+    cells = [(f"`{said}`", who, ", ".join(states), then) for (said, who, then), states in rows.items()]
     cells.append(("any other", "stranger", "every state", f"refused: `{Code.NOT_COMPETENT}`"))
     return table(("record", "said by the item's", "in state", "then"), cells)
 

@@ -77,12 +77,18 @@ def test_what_no_row_speaks_of_is_for_somebody_else_to_say() -> None:
     assert {RECORDS[cell] for cell in unsaid} == {Code.NOT_COMPETENT}
     # What is no step has its row in every state, for everybody but who may never say it.
     assert {said for _, said, _ in unsaid} <= STEPS | FACTS
-    assert {speaker for _, said, speaker in unsaid if said in FACTS} == {Speaker.ORIGIN, Speaker.STRANGER}
+    assert {speaker for _, said, speaker in unsaid if said in FACTS} == {
+        Speaker.REPORTER,
+        Speaker.GIVER,
+        Speaker.STRANGER,
+    }
 
 
 def test_the_table_knows_every_record_of_the_wire() -> None:
     of_their_own = {RecordType.REPORT, RecordType.TRANSFER, RecordType.CORRECTION, RecordType.WITHDRAWAL}
     words = {one.value for one in of_their_own} | {f"status-{kind}" for kind in StatusKind}
+    # Which withdrawals these are, what they say and what was here before tells.
+    words.add(Said.TAKEN_BACK.value)
     assert {said.value for said in Said} == words | {said.value for said in ASSESSMENTS | ACTIONS}
     # An outcome speaks of records, which the second table does not.
     assert set(RecordType) - of_their_own == {
@@ -122,7 +128,7 @@ def test_what_is_said_of_its_way_moves_no_item(state: State) -> None:
         assert by_table(state, said, Speaker.CUSTODIAN) is state
     for said in FACTS:
         assert by_table(state, said, Speaker.FORMER) is state
-        for speaker in (Speaker.ORIGIN, Speaker.STRANGER):
+        for speaker in (Speaker.REPORTER, Speaker.GIVER, Speaker.STRANGER):
             with pytest.raises(RecordRefused, match="does not have the item"):
                 by_table(state, said, speaker)
 
@@ -227,14 +233,25 @@ def test_a_local_qualification_leads_where_the_record_of_it_says(state: State) -
 
 
 def test_the_one_who_has_the_item_and_reported_it_speaks_as_both() -> None:
-    both = {Speaker.CUSTODIAN, Speaker.ORIGIN}
-    assert speaker_of(Said.REMOVED, both) is Speaker.CUSTODIAN
-    assert speaker_of(Said.WITHDRAWN, both) is Speaker.ORIGIN
-    assert speaker_of(Said.CORRECTED, {Speaker.CUSTODIAN}) is Speaker.CUSTODIAN
-    assert speaker_of(Said.ASSESSED_ILLEGAL, {Speaker.ORIGIN}) is Speaker.ORIGIN
-    assert speaker_of(Said.ASSESSED_ILLEGAL, {Speaker.ORIGIN, Speaker.FORMER}) is Speaker.FORMER
+    for origin in (Speaker.REPORTER, Speaker.GIVER):
+        both = {Speaker.CUSTODIAN, origin}
+        assert speaker_of(Said.REMOVED, both) is Speaker.CUSTODIAN
+        for said in (Said.CORRECTED, Said.WITHDRAWN, Said.TAKEN_BACK):
+            assert speaker_of(said, both) is origin
+            assert speaker_of(said, {Speaker.CUSTODIAN}) is Speaker.CUSTODIAN
+            assert speaker_of(said, {Speaker.FORMER, origin}) is origin
+        assert speaker_of(Said.ASSESSED_ILLEGAL, {origin}) is origin
+        assert speaker_of(Said.ASSESSED_ILLEGAL, {origin, Speaker.FORMER}) is Speaker.FORMER
     assert speaker_of(Said.REMOVED, {Speaker.CUSTODIAN, Speaker.FORMER}) is Speaker.CUSTODIAN
     assert speaker_of(Said.REMOVED, set()) is Speaker.STRANGER
+
+
+def test_what_the_reporter_gave_itself_it_says_as_the_reporter() -> None:
+    ours = item(State.ASSIGNED, received=True)
+    assert ours.speaker(Said.WITHDRAWN, PEER) is Speaker.REPORTER
+    theirs = replace(ours, reporter=STRANGER)
+    assert theirs.speaker(Said.WITHDRAWN, PEER) is Speaker.GIVER
+    assert theirs.speaker(Said.WITHDRAWN, STRANGER) is Speaker.REPORTER
 
 
 def settled(state: State, speaker: Speaker) -> bool:

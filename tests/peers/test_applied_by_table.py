@@ -8,13 +8,23 @@ from uuid import UUID
 import pytest
 
 from node.hotline.domain.acceptance import Judged, Proven
-from node.hotline.domain.lifecycle import RecordRefused, State
-from node.hotline.domain.steps import KnownItem
+from node.hotline.domain.lifecycle import RECORDS, STEPS, UNKNOWN, Code, RecordRefused, Said, Speaker, State
+from node.hotline.domain.steps import SAID, KnownItem
 from node.hotline.flows.apply.steps import StepApplier, _Batch
-from protocol.codes import RecordType, SiteType, WithdrawalReason
+from protocol.bodies import Qualification
+from protocol.codes import Action, Classification, SiteType, StatusKind, WithdrawalReason
 from protocol.errors import ProtocolError
 from protocol.record import Envelope, Handling, Record
-from protocol.steps import Corrected, CorrectionBody, Step, WithdrawalBody
+from protocol.steps import (
+    ActionBody,
+    AssessmentBody,
+    Corrected,
+    CorrectionBody,
+    StatusBody,
+    Step,
+    WithdrawalBody,
+    step_type,
+)
 
 AT = datetime(2026, 11, 20, tzinfo=UTC)
 HERE, PEER, OTHER = "nl.hotline.example", "fr.hotline.example", "be.hotline.example"
@@ -25,6 +35,30 @@ CORRECTION = CorrectionBody(corrects=REPORT.hex(), members=Corrected(site_type=S
 WITHDRAWAL = WithdrawalBody(withdraws=REPORT.hex(), reason=WithdrawalReason.OTHER)
 REROUTED = WithdrawalBody(withdraws=REPORT.hex(), reason=WithdrawalReason.REROUTED)
 PROVEN = Proven(OTHER, str(ITEM), REPORT.hex())
+
+
+def _found(classification: Classification) -> AssessmentBody:
+    return AssessmentBody(qualification=Qualification(classification=classification, at=AT))
+
+
+#: Of each record that says something of an item, the body.
+BODIES: dict[Said, Step] = {
+    Said.ASSESSED_ILLEGAL: _found(Classification.NATIONAL),
+    Said.ASSESSED_NOT_ILLEGAL: _found(Classification.NOT_ILLEGAL),
+    **{SAID[action]: ActionBody(action=action, at=AT) for action in Action},
+    Said.CORRECTED: CORRECTION,
+    Said.WITHDRAWN: WITHDRAWAL,
+    Said.TAKEN_BACK: REROUTED,
+    Said.FINAL: StatusBody(kind=StatusKind.FINAL, at=AT, about=REPORT.hex(), code="removed"),
+}
+#: What makes PEER who says it.
+ROLES: dict[Speaker, dict[str, Any]] = {
+    Speaker.CUSTODIAN: {"reporter": None, "came_from": None, "assigned_node": PEER},
+    Speaker.REPORTER: {"reporter": PEER, "came_from": OTHER},
+    Speaker.GIVER: {},
+    Speaker.FORMER: {"reporter": None, "came_from": None, "assigned_node": OTHER, "former": frozenset({PEER})},
+    Speaker.STRANGER: {"came_from": OTHER},
+}
 
 
 def given(state: State, **others: Any) -> KnownItem:
@@ -48,10 +82,9 @@ def given(state: State, **others: Any) -> KnownItem:
 
 
 def judged(body: Step, proven: Proven | None = None) -> Judged:
-    kinds = {CorrectionBody: RecordType.CORRECTION, WithdrawalBody: RecordType.WITHDRAWAL}
     envelope = Envelope(
         v=1,
-        type=kinds[type(body)],
+        type=step_type(body),
         id=str(UUID(int=3)),
         case=str(CASE),
         item=str(ITEM),
@@ -105,3 +138,27 @@ def test_the_reporter_corrects_and_withdraws_whatever_has_become_of_the_item(sta
     assert said(ours, CORRECTION) == ("refused: handling-violation" if state is State.WITHDRAWN else state)
     for body in (WITHDRAWAL, REROUTED):
         assert said(ours, body) == (State.DONE if state is State.DONE else State.WITHDRAWN)
+
+
+@pytest.mark.parametrize("speaker", Speaker)
+@pytest.mark.parametrize("said_of_it", sorted(STEPS))
+def test_each_record_does_what_the_table_says_whoever_says_it(said_of_it: Said, speaker: Speaker) -> None:
+    """Where nothing was said before: what stands against a record beside the table is what was."""
+    # Takes back who gave it alone: what others say so is a withdrawal, and needs what that needs.
+    told = Said.WITHDRAWN if said_of_it is Said.TAKEN_BACK and speaker is not Speaker.GIVER else said_of_it
+    was_here = {"former": frozenset({HERE})} if told is Said.TAKEN_BACK else {}
+    for state in State:
+        one = given(state, **{**was_here, **ROLES[speaker]})
+        # Where another hotline hands a withdrawal on, the proof is looked at first.
+        proven = Proven(one.reporter or "", str(ITEM), REPORT.hex()) if told is Said.WITHDRAWN else None
+        result = RECORDS[state, told, speaker]
+        expected = f"refused: {result}" if isinstance(result, Code) else result.value
+        assert said(one, BODIES[said_of_it], proven) == expected
+
+
+def test_of_an_item_that_is_not_here_nothing_is_said() -> None:
+    applier = StepApplier(HERE, cast("Any", None))
+    for said_of_it in STEPS:
+        with pytest.raises(ProtocolError) as refused:
+            applier._apply_one(_Batch({}), PEER, judged(BODIES[said_of_it]))
+        assert refused.value.code == UNKNOWN[said_of_it]

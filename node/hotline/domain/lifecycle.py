@@ -237,6 +237,8 @@ class Said(StrEnum):
     NOT_ILLEGAL = "not-illegal"
     CORRECTED = "correction"
     WITHDRAWN = "withdrawal"
+    TAKEN_BACK = "taken-back"
+    """The `withdrawal` of who gave an item to us that was here before, and had no receipt of that in time."""
     FINAL = "status-final"
     DELIVERED = "status-delivered"
     DISPUTED = "status-disputed"
@@ -249,8 +251,10 @@ class Speaker(StrEnum):
 
     CUSTODIAN = "custodian"
     """The hotline that the item is assigned to; this node itself for what it acts on."""
-    ORIGIN = "origin"
-    """The hotline that reported it first, or that this node had it from."""
+    REPORTER = "reporter"
+    """The hotline that reported it first; what it gave itself it says as this."""
+    GIVER = "giver"
+    """The hotline that this node had another hotline's report from."""
     FORMER = "former custodian"
     """A hotline that had it before: what it said then may arrive after the word of its successor."""
     STRANGER = "stranger"
@@ -268,7 +272,9 @@ ASSESSMENTS = frozenset({Said.ASSESSED_ILLEGAL, Said.ASSESSED_NOT_ILLEGAL})
 _STEPS_BEFORE_THE_END = frozenset({Said.AUTHORITIES_INFORMED, Said.HOSTER_NOTIFIED})
 _ENDS = frozenset({Said.REMOVED, Said.UNAVAILABLE, Said.NOT_ILLEGAL})
 ACTIONS = _STEPS_BEFORE_THE_END | _ENDS
-STEPS = ASSESSMENTS | ACTIONS | {Said.CORRECTED, Said.WITHDRAWN, Said.FINAL}
+OF_THE_REPORT = frozenset({Said.CORRECTED, Said.WITHDRAWN, Said.TAKEN_BACK})
+"""What is said of the report and of its way here, before what is said of the item."""
+STEPS = ASSESSMENTS | ACTIONS | OF_THE_REPORT | {Said.FINAL}
 """What is said of an item that a report told of, by who has to do with it."""
 FACTS = frozenset({Said.DISPUTED, Said.RELAY_FAILED})
 """What a holder says of an item's way; it moves nothing (MARKS)."""
@@ -292,7 +298,10 @@ _PASSED_ON = (State.LEAVING, State.TRANSFERRED)
 
 _NOT_TAKEN_UP = (State.ASSIGNED, State.DISPUTED, State.SENT, State.DUPLICATE)
 
-_CUSTODIAN, _ORIGIN, _FORMER = (frozenset({one}) for one in (Speaker.CUSTODIAN, Speaker.ORIGIN, Speaker.FORMER))
+_CUSTODIAN, _REPORTER, _GIVER, _FORMER = (
+    frozenset({one}) for one in (Speaker.CUSTODIAN, Speaker.REPORTER, Speaker.GIVER, Speaker.FORMER)
+)
+_ORIGIN = _REPORTER | _GIVER
 _ANYBODY = frozenset(Speaker)
 _ELSEWHERE = (State.SENT, State.DECLINED, State.LEAVING, State.TRANSFERRED)
 _NEVER_HERE_AGAIN = tuple(state for state in State if state not in _ELSEWHERE)
@@ -337,14 +346,16 @@ _ROWS: tuple[_Row, ...] = (
     (_NOT_TAKEN_UP, frozenset({Said.ASSESSED_ILLEGAL}), _ORIGIN, _SAME),
     # What is not illegal never leaves: such a report is withdrawn.
     (_NOT_TAKEN_UP, frozenset({Said.ASSESSED_NOT_ILLEGAL}), _ORIGIN, Code.HANDLING_VIOLATION),
-    ((State.WITHDRAWN,), ASSESSMENTS | {Said.CORRECTED}, _ORIGIN, Code.HANDLING_VIOLATION),
+    ((State.WITHDRAWN,), ASSESSMENTS, _ORIGIN, Code.HANDLING_VIOLATION),
     # The report is the reporter's own: it corrects and withdraws it whatever has become of the item.
     (
         (*_NOT_ASSIGNED, *_HERE, *_THERE, *_PASSED_ON, State.DUPLICATE, State.DONE),
         frozenset({Said.CORRECTED}),
-        _ORIGIN,
+        _REPORTER,
         _SAME,
     ),
+    ((State.WITHDRAWN,), frozenset({Said.CORRECTED}), _REPORTER, Code.HANDLING_VIOLATION),
+    # Who gave it hands the reporter's withdrawal on, or takes back what only it can have brought here.
     (
         (*_NOT_ASSIGNED, *_HERE, *_THERE, *_PASSED_ON, State.DUPLICATE, State.WITHDRAWN),
         frozenset({Said.WITHDRAWN}),
@@ -352,6 +363,14 @@ _ROWS: tuple[_Row, ...] = (
         State.WITHDRAWN,
     ),
     ((State.DONE,), frozenset({Said.WITHDRAWN}), _ORIGIN, _SAME),
+    # What was here before it was given goes back to its giver, and its report stands; what is over is over.
+    (
+        (*_NOT_ASSIGNED, *_HERE, *_THERE, *_PASSED_ON, State.DUPLICATE),
+        frozenset({Said.TAKEN_BACK}),
+        _GIVER,
+        State.TRANSFERRED,
+    ),
+    ((State.DONE, State.WITHDRAWN), frozenset({Said.TAKEN_BACK}), _GIVER, _SAME),
     # An id is given once: a report brings a new item, or none.
     (tuple(State), frozenset({Said.REPORT}), _ANYBODY, Code.ID_CONFLICT),
     # A transfer brings back what another hotline has. Who may make it, its proof and its trail say, and not the state;
@@ -408,6 +427,7 @@ _SENTENCES: Mapping[Code | tuple[Said, Code], str] = MappingProxyType(
         (Said.REPORT, Code.ID_CONFLICT): "an item of this id was received before",
         (Said.TRANSFER, Code.ID_CONFLICT): "an item of this id is here already",
         (Said.DELIVERED, Code.HANDLING_VIOLATION): "the item was not reported from here",
+        (Said.CORRECTED, Code.NOT_COMPETENT): "only who reported an item first corrects its report",
         (Said.DISPUTED, Code.NOT_COMPETENT): "this hotline does not have the item",
         (Said.RELAY_FAILED, Code.NOT_COMPETENT): "this hotline does not have the item",
     }
@@ -441,9 +461,10 @@ class Facts:
 
 def refusal(said: Said, code: Code, state: State | None = None) -> str:
     """Return the sentence of a refusal; `state` is None where the item is not here."""
-    if state in _NOT_ASSIGNED and said in STEPS and code is Code.NOT_COMPETENT:
+    sentence = _SENTENCES.get((said, code))
+    if sentence is None and state in _NOT_ASSIGNED and said in STEPS and code is Code.NOT_COMPETENT:
         return f"no hotline has been assigned an item that is {state}"
-    return (_SENTENCES.get((said, code)) or _SENTENCES[code]).format(state=state)
+    return (sentence or _SENTENCES[code]).format(state=state)
 
 
 def by_table(state: State, said: Said, speaker: Speaker) -> State:
@@ -485,7 +506,7 @@ def after_record(
 
 def _check_finding(state: State, speaker: Speaker, facts: Facts, finding: Classification | None) -> None:
     """Refuse a qualification that may not replace the one that stands."""
-    if speaker is Speaker.ORIGIN and facts.taken_up:
+    if speaker in _ORIGIN and facts.taken_up:
         raise RecordRefused(Code.NOT_COMPETENT, state, "the hotline that it is assigned to has taken it up")
     if facts.standing is Classification.BASELINE and finding is not Classification.BASELINE:
         raise RecordRefused(Code.HANDLING_VIOLATION, state, "a baseline qualification is final and cannot be changed")
@@ -495,8 +516,9 @@ def _check_finding(state: State, speaker: Speaker, facts: Facts, finding: Classi
 
 def speaker_of(said: Said, roles: Collection[Speaker]) -> Speaker:
     """Return as whom a hotline speaks that has these roles towards the item, perhaps several, perhaps none."""
-    own_report = said in {Said.CORRECTED, Said.WITHDRAWN}
-    order = (Speaker.ORIGIN, Speaker.CUSTODIAN) if own_report else (Speaker.CUSTODIAN, Speaker.ORIGIN)
-    if Speaker.FORMER in roles and Speaker.CUSTODIAN not in roles and not own_report:
+    of_the_report = said in OF_THE_REPORT
+    if Speaker.FORMER in roles and Speaker.CUSTODIAN not in roles and not of_the_report:
         return Speaker.FORMER
+    origins = (Speaker.REPORTER, Speaker.GIVER)
+    order = (*origins, Speaker.CUSTODIAN) if of_the_report else (Speaker.CUSTODIAN, *origins)
     return next((role for role in order if role in roles), Speaker.STRANGER)

@@ -24,6 +24,8 @@ from protocol.codes import FINAL_ACTIONS, Action, ActionReason, Classification
 from protocol.steps import ActionBody, AssessmentBody
 
 _KNOWN_TO_OTHERS = frozenset({State.SENT, State.DECLINED, State.ASSIGNED, State.KEPT, State.DONE, State.WITHDRAWN})
+#: Whose qualification stands, or may stand one day.
+_COUNTS = frozenset({Speaker.CUSTODIAN, Speaker.REPORTER, Speaker.GIVER})
 #: A state that a qualification leads to has its own reason, or starts afresh with none.
 _REASONS = {State.CLOSED: "not-illegal", State.LOCATING: None}
 
@@ -122,7 +124,7 @@ class KnownItem:
         if node == self.custodian:
             roles.add(Speaker.CUSTODIAN)
         if node in self.origins:
-            roles.add(Speaker.ORIGIN)
+            roles.add(Speaker.GIVER if node == self.came_from != self.reporter else Speaker.REPORTER)
         # What we said ourselves we know; now it is for our successor to say.
         if node in self.former and node != self.here:
             roles.add(Speaker.FORMER)
@@ -140,7 +142,7 @@ class KnownItem:
         held = self.own if node == self.here else self.peers
         said = Said.ASSESSED_ILLEGAL if new.illegal else Said.ASSESSED_NOT_ILLEGAL
         speaker = self.speaker(said, node)
-        if held is not None and same_finding(held, new) and speaker in {Speaker.CUSTODIAN, Speaker.ORIGIN}:
+        if held is not None and same_finding(held, new) and speaker in _COUNTS:
             return None
         state = self._after(said, node, new)
         if speaker is Speaker.FORMER:
@@ -201,12 +203,13 @@ class KnownItem:
     def given_back(self, giver: str) -> "KnownItem | None":
         """Return an item that was here before, after `giver` took back what it had handed us; None once it is over.
 
-        It is the giver's again, or whose we heard it is meanwhile; its report stands.
+        It is the giver's again, or whose we heard it is meanwhile; its report stands. Raises RecordRefused.
         """
-        if self.state in {State.DONE, State.WITHDRAWN}:
+        state = self._after(Said.TAKEN_BACK, giver)
+        if state is not State.TRANSFERRED:
             return None
         heard = not self.is_here and self.state not in {State.LEAVING, State.TRANSFERRED}
-        return replace(self, state=State.TRANSFERRED, assigned_node=self.assigned_node if heard else giver)
+        return replace(self, state=state, assigned_node=self.assigned_node if heard else giver)
 
     def told_final(self, node: str, code: str) -> "KnownItem":
         """Return the item after its custodian told that it is closed; raises RecordRefused."""

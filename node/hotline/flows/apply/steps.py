@@ -120,8 +120,6 @@ class StepApplier:
                 batch.relayed.append((item.id, body))
         elif isinstance(body, CorrectionBody):
             _check_about(body.corrects, item, "body.corrects")
-            if peer != item.reporter:
-                raise ProtocolError("not-competent", "only who reported an item first corrects its report")
             batch.put(item.corrected(peer))
             batch.corrected.append((item, body.members))
         elif isinstance(body, WithdrawalBody):
@@ -136,10 +134,11 @@ class StepApplier:
         Who gave the item to us and had no receipt of that in time takes back what it gave, on its own word.
         """
         _check_about(body.withdraws, item, "body.withdraws")
-        rerouted = body.reason is WithdrawalReason.REROUTED and body.proof is None and peer == item.came_from
-        if peer != item.reporter and not rerouted:
+        speaker = item.speaker(Said.WITHDRAWN, peer)
+        rerouted = speaker is Speaker.GIVER and body.reason is WithdrawalReason.REROUTED and body.proof is None
+        if speaker is not Speaker.REPORTER and not rerouted:
             self._check_proof(item, body, one.proven)
-        if rerouted and peer != item.reporter and item.was_here_before:
+        if rerouted and item.was_here_before:
             self._give_back(batch, peer, one, item, body)
             return
         after = item.withdrawn(peer, body.reason.value)
@@ -151,7 +150,7 @@ class StepApplier:
             batch.succeeded.append(item.id)
         to = steps.holder(item)
         if to is not None and to.node != peer:
-            batch.handed_on.append(_HandedOn(to, body, one.idx, rerouted=rerouted and peer != item.reporter))
+            batch.handed_on.append(_HandedOn(to, body, one.idx, rerouted=rerouted))
 
     def _give_back(self, batch: _Batch, peer: str, one: Judged, item: KnownItem, body: WithdrawalBody) -> None:
         """What had been here before is its giver's again; whom we handed it on to meanwhile has it no more."""
