@@ -110,7 +110,12 @@ class Amendments:
                 reason,
                 now,
             )
-            await self.tx.execute("UPDATE url_identities SET item_id = $1 WHERE item_id = $2", heir.id, heir.instead_of)
+            await self.tx.execute(
+                "UPDATE url_identities u SET item_id = $1 FROM items i "
+                "WHERE i.id = $2 AND u.url_digest = i.url_digest AND u.item_id = $2",
+                heir.id,
+                heir.instead_of,
+            )
             if state == "locating":
                 await items.requeue(self.tx, [heir.id], now)
 

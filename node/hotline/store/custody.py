@@ -145,8 +145,9 @@ async def receipted(tx: Transaction, stream: int, size: int, now: datetime) -> N
 async def handed_on(tx: Transaction, stream: int, indices: Sequence[int]) -> list[Row]:
     """Return the items (`idx`, `item_id`, `created_at`) whose last way out was at these places of our stream."""
     return await tx.fetch(
+        # Through the item: the places of what was receipted long ago stand in no index.
         "SELECT o.idx, o.item_id, o.created_at FROM outbox o "
-        "JOIN custody c ON c.out_stream = o.stream AND c.out_idx = o.idx "
+        "JOIN custody c ON c.item_id = o.item_id AND c.out_stream = o.stream AND c.out_idx = o.idx "
         "WHERE o.stream = $1 AND o.idx = ANY($2::bigint[]) ORDER BY o.idx",
         stream,
         indices,
@@ -158,7 +159,9 @@ async def returned(tx: Transaction, stream: int, refusals: Sequence[tuple[int, s
     await tx.execute(
         "WITH back AS (UPDATE custody c SET holder = trail->-1->>'node', trail = c.trail - (-1), out_stream = NULL, "
         "out_idx = NULL, receipted = true, updated_at = $4 "
-        "FROM unnest($2::bigint[], $3::text[]) AS r(idx, code) WHERE c.out_stream = $1 AND c.out_idx = r.idx "
+        # As in `handed_on`.
+        "FROM outbox o JOIN unnest($2::bigint[], $3::text[]) AS r(idx, code) ON r.idx = o.idx "
+        "WHERE o.stream = $1 AND c.item_id = o.item_id AND c.out_stream = $1 AND c.out_idx = r.idx "
         "RETURNING c.item_id, c.holder, r.code) "
         "UPDATE items SET reason = back.code, assigned_node = back.holder, updated_at = $4, "
         "state = CASE WHEN qualification->>'classification' IN ('baseline', 'national') THEN 'kept' "
