@@ -93,6 +93,21 @@ async def test_a_call_that_proves_nothing_ends_no_back_off(patient: Hub, open_in
     assert inbox.arrivals == [(0, 3)]
 
 
+@pytest.mark.parametrize(
+    ("server_time", "skew_s"), [("9999-01-01T00:00:00.000Z", 86_400), ("0001-01-01T00:00:00.000Z", -86_400)]
+)
+async def test_a_clock_said_to_be_centuries_off_is_left_alone_like_any_other(
+    patient: Hub, open_inbox: OpenInbox, server_time: str, skew_s: int
+) -> None:
+    peer, inbox = await open_inbox(patient)
+    inbox.does(refuses("clock-skew", server_time=server_time))
+    await patient.queue(peer, 3)
+    await patient.until("SELECT retry_at IS NOT NULL AS met FROM peers WHERE node_id = $1", peer.id)
+    row = await patient.row("SELECT failures, last_problem, clock_skew_s FROM peers WHERE node_id = $1", peer.id)
+    assert tuple(row.values()) == (1, "clock-skew", skew_s)
+    assert inbox.arrivals == [(0, 3)]
+
+
 async def test_the_back_off_outlives_the_process(tmp_path: Path, database: Callable[[], str]) -> None:
     # In a thread, because making a database runs a loop of its own.
     network = await asyncio.to_thread(sending_network, tmp_path, database, backoff_base_s=900, backoff_cap_s=900)

@@ -22,6 +22,8 @@ _TAKEN = frozenset({HTTPStatus.OK, HTTPStatus.CREATED, HTTPStatus.NO_CONTENT})
 #: A receipt: a note with a few signature lines of either side, ML-DSA-44's of some 3.3 kB each. With it the memory of a
 #: delivery is bounded by what it sends.
 _RECEIPT_BYTES_MAX = 131_072
+#: A clock that is further off is as wrong as one that is off by a day, and its peer may say any year.
+_SKEW_S_MAX = 86_400
 
 
 class PeerGateway:
@@ -113,14 +115,15 @@ class PeerGateway:
         )
 
     def _skew_s(self, remote: RemoteProblem) -> int | None:
-        """Return how far the peer's clock is ahead of ours, in seconds."""
+        """Return how far the peer's clock is ahead of ours, in seconds, of which a day is told at most."""
         theirs = remote.extra.get("server_time")
         if not isinstance(theirs, str):
             return None
         try:
-            return round((parse_rfc3339(theirs) - self._clock.now()).total_seconds())
+            ahead_s = round((parse_rfc3339(theirs) - self._clock.now()).total_seconds())
         except ValueError:
             return None
+        return max(-_SKEW_S_MAX, min(ahead_s, _SKEW_S_MAX))
 
 
 def _count(remote: RemoteProblem, member: str) -> int | None:
