@@ -5,7 +5,6 @@ Never writes what was sent, or the path that was asked for, into a log line, a m
 
 import asyncio
 import base64
-import binascii
 import secrets
 import ssl
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
@@ -26,6 +25,7 @@ from node.platform.listener import ConnectionLimits, serve
 from node.platform.listener import Listener as Listener  # noqa: PLC0414 -- who listens gets one, from here
 from node.platform.openapi import ApiInfo, describe, render_html, stylesheet_text
 from node.platform.routes import JSON, Answer, Auth, Call, Route
+from node.platform.sparing import Sparing
 from node.platform.telemetry import Logger, Metrics
 from node.setting_rules import split_address
 from protocol.errors import ProtocolError
@@ -68,6 +68,7 @@ class _Shell:
         self.keys = keys
         self.finish = finish
         self.bytes_held = 0
+        self.sparing = Sparing()
 
     @web.middleware
     async def around(
@@ -105,19 +106,23 @@ class _Shell:
             kind = _HTTP_KINDS.get(error.status, problem.MALFORMED)
             allow = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else None
             return problem_answer(ApiProblem(kind, kind.title, headers=allow), request_id)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 -- logged below, sparingly
             # The server's loop must survive whatever a handler does; it is logged and counted.
             if request.transport is None:
                 # The caller hung up, which broke the reading of its body; nobody hears this answer.
                 return web.Response(status=problem.MALFORMED.status)
             unavailable = isinstance(error, DATABASE_ERRORS)
-            self.log.exception(
+            kind = problem.UNAVAILABLE if unavailable else problem.INTERNAL
+            self.sparing.say(
+                self.log.error,
                 "a request failed",
                 action="web.unavailable" if unavailable else "web.failed",
+                peer=None,
+                code=kind.code,
                 route=route,
                 request_id=request_id,
+                exc_info=error,
             )
-            kind = problem.UNAVAILABLE if unavailable else problem.INTERNAL
             detail = "the database did not answer this" if unavailable else "the node failed; its log has more"
             return problem_answer(ApiProblem(kind, detail, headers=_SOON if unavailable else None), request_id)
 
@@ -169,7 +174,12 @@ def make_app(
     for route in routes:
         app.router.add_route(route.method, route.path, _endpoint(shell, route), expect_handler=_expect(shell, route))
     app.on_response_prepare.append(_add_headers)
+    app.on_cleanup.append(_end)
     return app
+
+
+async def _end(app: web.Application) -> None:
+    app[_SHELL].sparing.end()
 
 
 def _endpoint(shell: _Shell, route: Route) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
@@ -285,7 +295,8 @@ def _presented_key(header: str) -> str | None:
     if scheme.lower() == "basic":
         try:
             return base64.b64decode(rest.strip(), validate=True).decode("utf-8").partition(":")[2]
-        except (binascii.Error, UnicodeDecodeError):
+        except ValueError:
+            # What is no base64, no ASCII, or no UTF-8 once it is decoded.
             return None
     return None
 

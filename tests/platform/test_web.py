@@ -16,6 +16,7 @@ from aiohttp import web
 from node.errors import OperatorError
 from node.platform.apikeys import ApiKeyCheck, ApiKeyRow, Role, new_api_key
 from node.platform.listener import ConnectionLimits
+from node.platform.sparing import LINES_MAX
 from node.platform.telemetry import Metrics, make_logger
 from node.platform.web import Limits, Listener, listen, make_app, with_documentation
 from tests.platform.manual_clock import ManualClock
@@ -155,10 +156,23 @@ async def test_the_key_comes_as_bearer_or_as_password(server: Server) -> None:
         f"Token {ANALYST.text}",
         f"Bearer {new_api_key().text}",
         "Basic !!!",
+        "Basic é",
         "Basic " + base64.b64encode(b"\xff:\xff").decode(),
         "Basic " + base64.b64encode(ANALYST.text.encode()).decode(),
     ],
-    ids=["none", "empty", "no key", "no form", "expired", "scheme", "unknown", "no base64", "no utf-8", "no password"],
+    ids=[
+        "none",
+        "empty",
+        "no key",
+        "no form",
+        "expired",
+        "scheme",
+        "unknown",
+        "no base64",
+        "no ascii",
+        "no utf-8",
+        "no password",
+    ],
 )
 async def test_who_does_not_prove_who_they_are_is_told_how(server: Server, header: str | None) -> None:
     headers = {} if header is None else {"Authorization": header}
@@ -166,6 +180,7 @@ async def test_who_does_not_prove_who_they_are_is_told_how(server: Server, heade
     assert_problem(response, body, 401, "unauthenticated")
     schemes = [each.split()[0] for each in response.headers.getall("WWW-Authenticate")]
     assert schemes == ["Bearer", "Basic"]
+    assert server.log.getvalue() == ""
 
 
 async def test_who_has_no_role_for_it_is_told_which(server: Server) -> None:
@@ -274,6 +289,21 @@ async def test_a_handler_that_fails_is_named_in_the_log_and_nothing_of_it_leaves
     assert line["request_id"] == body["request_id"]
     assert line["route"] == "/api/v1/items/{item}"
     assert "files.example" not in server.log.getvalue()
+
+
+async def test_a_flood_of_failures_writes_few_lines_and_counts_the_rest(server: Server) -> None:
+    for _ in range(3 * LINES_MAX):
+        response, _ = await server.call("GET", ITEM + "?limit=13", key=ANALYST.text)
+        assert response.status == 500
+    # Another failure is seen all the same.
+    await server.call("GET", "/healthz", key=None, headers={"X-Break-Finish": "1"})
+    await server.listener.close()
+    lines = [json.loads(each) for each in server.log.getvalue().splitlines()]
+    said = [(line["route"], line["at"] != "") for line in lines if line["action"] == "web.failed"]
+    assert said == [("/api/v1/items/{item}", True)] * LINES_MAX + [("/healthz", True)]
+    (left_out,) = [line for line in lines if line["action"] == "log.spared"]
+    members = tuple(left_out[name] for name in ("of", "code", "route", "count", "level"))
+    assert members == ("web.failed", "internal", "/api/v1/items/{item}", 2 * LINES_MAX, "error")
 
 
 async def test_a_database_that_is_away_is_unavailable(server: Server) -> None:
