@@ -190,6 +190,23 @@ async def test_an_item_in_custody_is_not_taken_twice(hub: Hub, open_inbox: OpenI
     assert outcomes(others_inbox, other.stream).refused == {0: ("id-conflict", "item")}
 
 
+@pytest.mark.parametrize("batches", [1, 2])
+async def test_an_item_is_not_put_into_another_reporters_case(hub: Hub, open_inbox: OpenInbox, batches: int) -> None:
+    first, second = await hub.peer(), await hub.peer()
+    giver, inbox = await open_inbox(hub)
+    one = Chain(first, [giver])
+    case = parse_record(one.report).envelope.case
+    same = Chain(first, [giver], first.report(country="DE", aud=giver.id, case=case))
+    other = Chain(second, [giver], second.report(country="DE", aud=giver.id, case=case))
+    records = [one.transfer(), other.transfer(), same.transfer()]
+    for batch in [records] if batches == 1 else [records[:1], records[1:]]:
+        await giver.deliver(batch)
+    await outcomes_arrived(hub, giver)
+    assert outcomes(inbox, giver.stream).refused == {1: ("id-conflict", "case")}
+    items = await hub.rows("SELECT id FROM items WHERE case_id = $1 ORDER BY id", UUID(case))
+    assert [str(row["id"]) for row in items] == sorted([one.item, same.item])
+
+
 async def test_an_item_comes_back_from_a_hotline_that_keeps_its_transfer_unread(
     hub: Hub, open_inbox: OpenInbox
 ) -> None:

@@ -66,8 +66,8 @@ class TransferApplier:
         refused: list[Refused] = []
         seen: set[UUID] = set()
         for one, item_id in zip(transfers, ids, strict=True):
-            given = _given(one)
-            owner, chain = owners.get(UUID(one.record.envelope.case)), chains.get(item_id)
+            given, case_id = _given(one), UUID(one.record.envelope.case)
+            owner, chain = owners.get(case_id), chains.get(item_id)
             bad = self._refusal(one, given, rows.get(item_id), owner, chain)
             if bad is None and item_id in seen:
                 bad = Refused(one.idx, one.record.envelope.id, "id-conflict", "item", "the item came twice at once")
@@ -78,6 +78,8 @@ class TransferApplier:
             row = rows.get(item_id)
             if row is None:
                 await self._new(tx, head, one, given, now)
+                # The case is that reporter's from now on, for what comes behind it in the same batch, too.
+                owners[case_id] = f"peer:{given.reporter}"
             else:
                 await self._again(tx, head, one, row, now)
             await self._chain(tx, one, item_id, chain, now)
