@@ -48,7 +48,10 @@ class Publisher:
     async def read(self) -> Published | None:
         """Read what is published, by whichever process."""
         async with self.db.transaction("publish.read") as tx:
-            self.served = await store.files(tx)
+            served = await store.files(tx)
+            if served != self.served:
+                # Answers under way hold a file each as it was read.
+                self.served = served
             current = await store.current(tx)
         if self.published is None or current != self.published.files:
             self.published = Published.of(current)

@@ -1,6 +1,7 @@
 """The answers of the HTTP server: JSON, pages and problems, with the headers that keep browsers from helping."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Final
 
 import msgspec
@@ -12,6 +13,8 @@ from node.platform.routes import JSON
 from protocol.errors import ProtocolError
 from protocol.problems import REGISTRY, problem_body
 
+#: Of an answer that is written at once; what is not read of it is held besides what the system holds.
+PIECE_BYTES: Final = 65_536
 _CHALLENGES: Final = ('Bearer realm="hotline"', 'Basic realm="hotline", charset="UTF-8"')
 _SECURITY_HEADERS: Final = {
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
@@ -35,6 +38,26 @@ def set_headers(response: web.StreamResponse, request_id: str) -> None:
     response.headers["X-Request-Id"] = request_id
     # Nobody needs the versions of what we run on.
     response.headers[hdrs.SERVER] = "hotline"
+
+
+async def send_in_pieces(request: web.Request, response: web.StreamResponse) -> None:
+    """Send a large answer as far as its caller reads it: a connection holds two pieces of its own, never the whole.
+
+    A small one is left to be sent as always. A connection that is lost meanwhile is no error.
+    """
+    body = response.body if isinstance(response, web.Response) else None
+    if not isinstance(body, bytes) or len(body) <= PIECE_BYTES:
+        return
+    with suppress(ConnectionError):
+        writer = await response.prepare(request)
+        if writer is None:
+            raise TypeError("an answer is sent once")
+        whole = memoryview(body)
+        for at in range(0, len(body), PIECE_BYTES):
+            await writer.write(whole[at : at + PIECE_BYTES])
+            await writer.drain()
+        # Response's own would write the body once more.
+        await web.StreamResponse.write_eof(response)
 
 
 def problem_answer(error: ApiProblem, request_id: str) -> web.Response:

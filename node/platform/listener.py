@@ -129,6 +129,11 @@ class Connection(RequestHandler):
             if self._head_bytes > HEAD_BYTES_MAX:
                 self.cut("head-size")
 
+    def resume_writing(self) -> None:
+        """Go on with an answer: what waited of it was read, but for a little."""
+        super().resume_writing()
+        self._unread, self._unread_since = 0, None
+
     def look(self, now_s: float, limits: ConnectionLimits) -> None:
         """Cut a connection that has been too slow by `now_s`."""
         if self._head_bytes and self._is_idle() and now_s - self._head_since > limits.head_timeout_s:

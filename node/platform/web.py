@@ -17,7 +17,7 @@ from aiohttp import hdrs, web
 
 from node.errors import OperatorError
 from node.platform import apiproblems as problem
-from node.platform.answers import page_answer, problem_answer, protocol_answer, set_headers
+from node.platform.answers import page_answer, problem_answer, protocol_answer, send_in_pieces, set_headers
 from node.platform.apikeys import ApiKeyCheck, Caller, Role
 from node.platform.apiproblems import ApiProblem, ProblemKind, decoded
 from node.platform.database import DATABASE_ERRORS
@@ -88,6 +88,7 @@ class _Shell:
             self.bytes_held -= request[_BODY_BYTES]
         self.metrics.http_requests.labels(route, _method(request), response.status).inc()
         self.metrics.http_seconds.labels(route).observe(perf_counter() - started)
+        await send_in_pieces(request, response)
         return response
 
     async def _guarded(

@@ -6,10 +6,12 @@ The node is a process of its own, as in operation, and its memory is what the sy
 import asyncio
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AsyncExitStack, contextmanager, suppress
+from functools import partial
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -19,6 +21,7 @@ import pytest_asyncio
 
 from node.setting_files import write_settings
 from protocol.batch import MEDIA_TYPE
+from protocol.directory import DIRECTORY_BYTES_MAX
 from protocol.keys import Algorithm, SigningKey
 from tests.faults.station import until
 from tests.peers.network import Network
@@ -31,6 +34,9 @@ MIB = 2**20
 #: What bodies may take, and what all else that is under way may add: connections, answers, batches being worked on.
 BODIES_BYTES_MAX = 32 * MIB
 BESIDE_BYTES_MAX = 96 * MIB
+#: Callers that ask for a large file and do not read it, and what each may cost.
+UNREAD = 60
+BESIDE_UNREAD_BYTES_MAX = MIB // 2
 ATTACK_S = 6.0
 PAUSE_S = 0.5
 
@@ -39,6 +45,7 @@ PAUSE_S = 0.5
 def served(node: TestNode) -> Iterator[psutil.Process]:
     """Run the node as a process of its own."""
     path = node.settings.data_dir / "hotline.toml"
+    path.unlink(missing_ok=True)
     write_settings(path, file_values(node.settings))
     process = subprocess.Popen([sys.executable, "-m", "node", "--settings", str(path), "serve"])
     try:
@@ -185,6 +192,13 @@ async def session() -> AsyncIterator[aiohttp.ClientSession]:
         yield made
 
 
+async def answers(node: TestNode, session: aiohttp.ClientSession) -> bool:
+    with suppress(aiohttp.ClientError, OSError):
+        async with session.get(f"{node.settings.base_url}/.well-known/hx-node") as answer:
+            return answer.status == 200
+    return False
+
+
 async def test_memory_stays_bounded_and_good_peers_are_served_whatever_others_send(
     network: Network, session: aiohttp.ClientSession
 ) -> None:
@@ -201,14 +215,7 @@ async def test_memory_stays_bounded_and_good_peers_are_served_whatever_others_se
             await hold(0.05)
 
     with served(target) as process:
-
-        async def answers() -> bool:
-            with suppress(aiohttp.ClientError, OSError):
-                async with session.get(f"{target.settings.base_url}/.well-known/hx-node") as answer:
-                    return answer.status == 200
-            return False
-
-        await until(answers, "the node serves")
+        await until(partial(answers, target, session), "the node serves")
         for peer in good:
             await peer.deliver(50)
         before = process.memory_info().rss
@@ -239,3 +246,31 @@ async def test_memory_stays_bounded_and_good_peers_are_served_whatever_others_se
         # It has not fallen ill: everybody is served when it is over.
         await asyncio.gather(*(peer.deliver(1) for peer in good))
         assert process.is_running()
+
+
+async def test_a_large_directory_that_nobody_reads_is_in_memory_once(
+    network: Network, session: aiohttp.ClientSession
+) -> None:
+    """Anybody may ask for it, so what an answer under way holds is bounded, whatever the file's size."""
+    target = network.tested
+    network.world.sign_directory(padding=DIRECTORY_BYTES_MAX - 256 * 1024)
+    (file,) = (path for path in network.world.repository.glob("*.directory.json") if path.stat().st_size > 3 * MIB)
+    address = urlsplit(target.settings.base_url)
+    request = f"GET /peer/v1/directory/{file.name} HTTP/1.1\r\nHost: a\r\n\r\n".encode()
+    with served(target) as process:
+        await until(partial(answers, target, session), "the node serves")
+        before = process.memory_info().rss
+        async with AsyncExitStack() as over:
+            for _ in range(UNREAD):
+                caller = socket.socket()
+                caller.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+                caller.setblocking(False)
+                over.callback(caller.close)
+                await asyncio.get_running_loop().sock_connect(caller, (address.hostname, address.port))
+                await asyncio.get_running_loop().sock_sendall(caller, request)
+                # The answer has begun: what is not sent of it is held.
+                assert (await asyncio.get_running_loop().sock_recv(caller, 15)) == b"HTTP/1.1 200 OK"
+            held = process.memory_info().rss - before
+        async with session.get(f"{target.settings.base_url}/peer/v1/directory/{file.name}") as answer:
+            assert await answer.read() == file.read_bytes()
+    assert held < UNREAD * BESIDE_UNREAD_BYTES_MAX, f"{held / MIB:.0f} MiB for {UNREAD} answers"
