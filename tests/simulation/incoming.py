@@ -30,6 +30,11 @@ class _Wire:
     def is_closing(self) -> bool:
         return False
 
+    async def ignore(self, *_values: object) -> None:
+        """Take what a large answer is written with."""
+
+    write_headers = write = drain = write_eof = ignore
+
 
 def incoming(app: web.Application, request: Request) -> web.Request:
     """Return the request as the server's parser hands it to the application."""
