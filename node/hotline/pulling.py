@@ -24,6 +24,8 @@ _CAP_S = 30.0
 _WAIT_S = 20
 #: What was received before is to be applied first.
 _FULL_S = 0.5
+#: After the first answer without anything that came at once, though it might have waited; twice as long each time.
+_IDLE_S = 1.0
 
 
 #: Runs one round of a loop; whatever it meets is logged and counted, never raised.
@@ -102,19 +104,28 @@ class Pulls:
 
         Each turn goes by the newest directory: the peer may have another address meanwhile, or be suspended.
         """
-        node = self._node
-        failures = 0
-        most = node.settings.batch_records_max
+        node, settings = self._node, self._node.settings
+        cap_s = min(_CAP_S, settings.backoff_cap_s)
+        failures = idle = 0
+        most = settings.batch_records_max
         async with node.db.session_lock(f"pull:{peer_id}") as held:
             while held is not None and held() and self._may_ask() and (peer := self._callable(peer_id)) is not None:
                 always = self._always()
-                gained = await self._turn(peer, _WAIT_S if always else 0, most)
+                wait_s = min(_WAIT_S, int(settings.peer_timeout_s / 2)) if always else 0
+                began_s = node.clock.monotonic()
+                gained = await self._turn(peer, wait_s, most)
                 if not isinstance(gained, Problem):
                     if failures:
                         await self._back(peer)
-                    failures, most = 0, node.settings.batch_records_max
+                    failures, most = 0, settings.batch_records_max
                     if not always and not gained:
                         return
+                    if gained:
+                        idle = 0
+                    elif not wait_s or node.clock.monotonic() - began_s < wait_s / 2:
+                        # A peer that does not wait must not make us ask without a pause.
+                        await self._pause(min(cap_s, _IDLE_S * 2 ** min(idle, 10)))
+                        idle += 1
                     continue
                 if gained.code == "over-quota":
                     # A smaller batch may still find room: what waits for a whole one could wait for ever.
@@ -127,25 +138,24 @@ class Pulls:
                     return
                 if gained.code == "maintenance":
                     await self._help(peer)
-                settings = node.settings
-                cap_s = min(_CAP_S, settings.backoff_cap_s)
                 await self._pause(backoff_s(failures, base_s=settings.backoff_base_s, cap_s=cap_s, draw=random.random))
                 failures += 1
 
     async def _turn(self, peer: NodeEntry, wait_s: int, most: int) -> int | Problem:
         """Bring the receipts that the peer lacks and fetch one batch, of `most` records, meanwhile.
 
-        Returns how many records came.
+        Returns how many records came and receipts were brought.
         """
         node = self._node
         async with node.db.transaction("pull.read") as tx:
             head = await pulls.head(tx, peer.id)
             owed = await pulls.owed(tx, peer.id)
         # What waits for a receipt does not wait for new records.
-        wait_s = min(wait_s, int(node.settings.peer_timeout_s / 2)) if not owed else 0
         bringing = asyncio.ensure_future(self._bring(peer, owed))
         try:
-            fetched = await node.catchup.fetch(peer, head.epoch, head.size, wait_s=wait_s, records_max=most)
+            fetched = await node.catchup.fetch(
+                peer, head.epoch, head.size, wait_s=0 if owed else wait_s, records_max=most
+            )
         finally:
             problem = await bringing
         if isinstance(fetched, Problem):
@@ -154,13 +164,14 @@ class Pulls:
             return problem
         if fetched.body is None:
             if fetched.epoch is None or fetched.epoch <= head.epoch:
-                return 0
+                return len(owed)
             head = pulls.PullHead(head.epoch + 1, 0)
             again = await node.catchup.fetch(peer, head.epoch, 0, records_max=most)
             if isinstance(again, Problem) or again.body is None:
-                return again if isinstance(again, Problem) else 0
+                return again if isinstance(again, Problem) else len(owed)
             fetched = again
-        return await self._store(peer, head, fetched.body or b"")
+        stored = await self._store(peer, head, fetched.body or b"")
+        return stored if isinstance(stored, Problem) else stored + len(owed)
 
     async def _store(self, peer: NodeEntry, head: pulls.PullHead, body: bytes) -> int | Problem:
         node = self._node

@@ -2,8 +2,11 @@
 
 import asyncio
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -11,7 +14,9 @@ import aiohttp
 import pytest
 
 from node.__main__ import main
+from node.hotline.api.catchup import Waiting
 from node.hotline.domain.delivery import Problem
+from node.hotline.gateways.catchup import Fetched
 from node.hotline.pulling import Pulls
 from node.hotline.store import judged
 from node.platform.trust import Freshness
@@ -156,6 +161,45 @@ async def test_a_new_receipt_is_brought_to_who_has_not_heard_why(world: World, b
 
 async def _holds(at: Station, items: int) -> bool:
     return bool(await at.value("SELECT count(*) FROM items WHERE state = 'assigned'") == items)
+
+
+@pytest.mark.parametrize("lies", [False, True], ids=["it does not wait", "it names an epoch that is not there"])
+async def test_a_peer_that_has_nothing_and_does_not_wait_is_asked_less_and_less_often(
+    world: World, behind: TestNode, monkeypatch: pytest.MonkeyPatch, *, lies: bool
+) -> None:
+    rests: list[float] = []
+
+    class Watched(Pulls):
+        async def _pause(self, seconds: float) -> None:
+            rests.append(seconds)
+            await super()._pause(0.01)
+
+    @contextmanager
+    def at_once(_self: Waiting, _peer: str) -> Iterator[bool]:
+        yield False
+
+    monkeypatch.setattr("node.hotline.jobs.Pulls", Watched)
+    monkeypatch.setattr(Waiting, "place", at_once)
+    await world.create_field_keys()
+    async with station(world.nodes[0]) as fr, station(behind, backoff_cap_s=7.0) as nl:
+        real = nl.node.catchup.fetch
+
+        async def fetch(*asked: Any, **more: Any) -> Fetched | Problem:
+            found = await real(*asked, **more)
+            return replace(found, epoch=99) if lies and isinstance(found, Fetched) and found.body is None else found
+
+        monkeypatch.setattr(nl.node.catchup, "fetch", fetch)
+        await eventually(partial(_met, rests, [1.0, 2.0, 4.0, 7.0, 7.0]))
+        rests.clear()
+        # Who has something to say is asked as before.
+        await fr.report(f"http://{ADDRESS['NL']}/1", qualification=ILLEGAL)
+        await eventually(partial(_met, rests, [1.0, 2.0, 4.0, 7.0]))
+        assert await _holds(nl, 1)
+
+
+async def _met(rests: list[float], wanted: list[float]) -> bool:
+    """Tell whether these rests came one after the other."""
+    return any(rests[n : n + len(wanted)] == wanted for n in range(len(rests)))
 
 
 async def test_who_has_less_room_than_a_batch_of_its_peer_asks_for_less(world: World, behind: TestNode) -> None:
