@@ -93,12 +93,13 @@ class Published:
 
     def base(self) -> Base:
         """Return what a proposal follows."""
-        return Base(self.files[root_file(self.root.version)], self._targets(), self._document())
+        return Base(self.files[root_file(self.root.version)], self._targets(), self.document())
 
     def _targets(self) -> bytes:
         return self.files[f"{self.use.targets.version}.targets.json"]
 
-    def _document(self) -> bytes:
+    def document(self) -> bytes:
+        """Return the directory's file."""
         return self.files[f"{self.use.sha256.hex()}.{TARGET}"]
 
     def snapshot_file(self) -> bytes:

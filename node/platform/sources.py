@@ -11,6 +11,8 @@ from yarl import URL
 
 #: Where every node and the coordinator serve it.
 MIRROR_PATH: Final = "/peer/v1/directory"
+#: A line that gives less than that is too slow for a large directory (1 Mbit/s).
+LINE_BYTES_PER_S_MIN: Final = 131_072
 #: The names that exist (TUF consistent snapshots).
 FILE: Final = re.compile(
     r"timestamp\.json|[1-9][0-9]{0,15}\.(?:root|snapshot|targets)\.json|[0-9a-f]{64}\.directory\.json"
@@ -86,10 +88,15 @@ class HttpSource:
         return False
 
     async def fetch(self, file: str, bytes_max: int) -> bytes | None:
-        """GET the file; an answer that goes on and on is cut off."""
+        """GET the file; an answer that goes on and on, or takes longer than over a slow line, is cut off."""
+        whole = self.session.timeout
+        longer_s = bytes_max / LINE_BYTES_PER_S_MIN
+        timeout = aiohttp.ClientTimeout(
+            total=None if whole.total is None else whole.total + longer_s, connect=whole.connect, sock_read=whole.total
+        )
         url = URL(f"{self.base_url.rstrip('/')}{MIRROR_PATH}/{file}", encoded=True)
         try:
-            async with self.session.get(url, allow_redirects=False) as answer:
+            async with self.session.get(url, allow_redirects=False, timeout=timeout) as answer:
                 if answer.status == _NOT_FOUND:
                     return None
                 if answer.status != _OK:

@@ -12,6 +12,7 @@ import aiohttp
 import pytest
 
 from node.clock import SystemClock
+from node.coordinator import room
 from node.platform.embedded import EmbeddedPostgres
 from node.platform.httpclient import PeerAnswer, PeerClient, make_session
 from node.platform.keyfiles import DESK_KEYS, NodeKeys
@@ -175,7 +176,9 @@ class Serving:
         return self.process.wait(timeout=stretched(30))
 
 
-def test_from_its_set_up_to_a_ruling(coordinator: Home, new_home: NewHome, hotline: Hotline) -> None:
+def test_from_its_set_up_to_a_ruling(
+    coordinator: Home, new_home: NewHome, hotline: Hotline, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def says(*words: object) -> str:
         said = hotline("--settings", coordinator.settings, *words)
         assert (said.status, said.err) == (0, ""), said
@@ -188,6 +191,9 @@ def test_from_its_set_up_to_a_ruling(coordinator: Home, new_home: NewHome, hotli
     pin = published(coordinator, hotline, members)
     status = json.loads(says("status", "--json"))
     assert (status["directory"]["version"], status["directory"]["desk"], status["warnings"]) == (1, coordinator.id, [])
+    with monkeypatch.context() as patched:
+        patched.setattr(room, "DIRECTORY_BYTES_MAX", status["directory"]["bytes"])
+        assert "WARNING: the directory has" in says("status")
     serving = Serving(coordinator, members[0])
     try:
         serving.wait()

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from node.clock import rfc3339
+from node.coordinator import room
 from node.platform.membership import read_directory
 from protocol.keys import Algorithm, PublicKey
 from tests.cli.conftest import Home, Hotline, NewHome, Said, Signers
@@ -92,6 +93,38 @@ def desk(hotline: Hotline, tmp_path: Path) -> Desk:
     folder = tmp_path / "desk"
     folder.mkdir()
     return Desk(hotline, folder)
+
+
+def test_a_directory_that_fills_its_limits_is_told_and_one_beyond_them_is_not_proposed(
+    desk: Desk, members: tuple[Home, Home], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    proposal = desk.folder / "first"
+    pin = desk.init(proposal)
+    propose = ("propose", proposal, "--member", *map(descriptor, members))
+    assert "WARNING" not in desk.says(*propose)
+    size = (proposal / "directory.json").stat().st_size
+    monkeypatch.setattr(room, "DIRECTORY_BYTES_MAX", 2 * size)
+    monkeypatch.setattr(room, "KEYS_MAX", 10)
+    monkeypatch.setattr(room, "NODES_MAX", 4)
+    warnings = [
+        f"WARNING: the directory has {size} of at most {2 * size} bytes, and no key ever leaves it.",
+        "WARNING: the directory has 2 of at most 4 nodes, and none ever leaves it.",
+        *(f"WARNING: {home.id} has 5 of at most 10 keys, and none ever leaves the directory." for home in members),
+    ]
+    for said in (desk.says("propose", proposal, "--days", 90), desk.says("show", proposal)):
+        assert [line for line in said.splitlines() if line.startswith("WARNING")] == warnings
+    for name in ("ada", "ben"):
+        desk.says("sign", proposal, "--key", desk.key(name))
+    assert pin in desk.publish(proposal)
+    said = desk.says("show", desk.repository)
+    assert [line for line in said.splitlines() if line.startswith("WARNING")] == warnings
+
+    monkeypatch.setattr(room, "DIRECTORY_BYTES_MAX", size - 1)
+    follow = ("--published", desk.repository, "--days", 90)
+    desk.refuses(
+        f"would have {size} bytes, and no node takes more than {size - 1}", "propose", desk.folder / "x", *follow
+    )
+    assert not (desk.folder / "x").exists()
 
 
 def test_a_key_is_readable_by_its_owner_and_never_overwritten(desk: Desk) -> None:

@@ -95,9 +95,9 @@ def test_every_endpoint_has_a_section() -> None:
     [
         ("1. Identities and keys", "1 to 100 characters", checkpoint.NODE_ID_BYTES_MAX == 100),
         ("2. Directory", "at most 1,000", directory.NODES_MAX == 1000),
-        ("2. Directory", "at most 64", directory.KEYS_MAX == 64),
+        ("2. Directory", "at most 256", directory.KEYS_MAX == 256),
         ("2. Directory", "0 to 1,000,000", directory.WEIGHT_MAX == 1_000_000),
-        ("2. Directory", "at most 4 MiB", directory.DIRECTORY_BYTES_MAX == 4 << 20),
+        ("2. Directory", "at most 32 MiB", directory.DIRECTORY_BYTES_MAX == 32 << 20),
         ("Disputes", "8,192 bytes", steps.RULING_BYTES_MAX == 8192),
         ("2. Directory", "72 h", timedelta(hours=72) == repository.TIMESTAMP_VALID),
         ("2. Directory", "11 days", timedelta(days=11) == trust.STALE_FOR),

@@ -1,5 +1,6 @@
 """The directory as a node keeps it: several sources, a disk that survives any crash, and nothing that goes back."""
 
+import asyncio
 import json
 import os
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -24,7 +25,7 @@ from node.platform.membership import (
     read_directory,
 )
 from node.platform.repository import fingerprint
-from node.platform.sources import MIRROR_PATH, HttpSource, Source
+from node.platform.sources import LINE_BYTES_PER_S_MIN, MIRROR_PATH, HttpSource, Source, SourceFailed
 from node.platform.trust import TIMESTAMP, Freshness, root_file
 from protocol.codes import NodeState
 from tests.platform.manual_clock import ManualClock
@@ -442,6 +443,30 @@ async def test_what_a_server_answers_instead_is_no_directory(
         assert made.problem is not None
         assert sentence in made.problem
         assert "127.0.0.1" not in made.problem
+
+
+async def test_a_large_file_may_take_longer_than_a_call_and_a_small_one_may_not() -> None:
+    async def slow(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        # Less than the time of a call apart, and more of it altogether.
+        for _ in range(5):
+            await response.write(b"part")
+            await asyncio.sleep(0.2)
+        return response
+
+    app = web.Application()
+    app.router.add_get(MIRROR_PATH + "/{file}", slow)
+    server = TestServer(app, host="127.0.0.1")
+    await server.start_server()
+    try:
+        async with make_session(timeout_s=0.5) as session:
+            source = HttpSource(session, f"http://127.0.0.1:{server.port}", "the coordinator")
+            assert await source.fetch(TIMESTAMP, 60 * LINE_BYTES_PER_S_MIN) == 5 * b"part"
+            with pytest.raises(SourceFailed, match="did not answer"):
+                await source.fetch(TIMESTAMP, 100)
+    finally:
+        await server.close()
 
 
 async def test_endless_data_is_cut_off(make: Making, repository: Repository) -> None:

@@ -1,13 +1,17 @@
 """What a hostile repository may try, in the manner of the TUF conformance suite, against our walk through it."""
 
+import base64
 import json
-from collections.abc import Callable
+import random
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import timedelta
 from hashlib import sha256
+from typing import Any
 
 import pytest
 
+from node.clock import rfc3339
 from node.platform.repository import make_targets, sign
 from node.platform.trust import (
     ROTATIONS_MAX,
@@ -367,3 +371,44 @@ def test_a_directory_that_breaks_a_rule_is_refused(repository: Repository, trust
     repository.targets, repository.document = raw, bad
     repository.take_snapshot()
     refused(trusted, repository, Fault.CONTENT, "directory.json")
+
+
+def _rotated(document: bytes, nodes: int, rotations: Mapping[int, int]) -> list[dict[str, Any]]:
+    """Return entries of so many nodes that have changed all their keys so often, ten times where it is not said."""
+    template = json.loads(document)["nodes"][0]
+    drawn = random.Random(1)  # noqa: S311 -- the keys sign nothing
+    uses = [(use, "ed25519") for use in ("http", "stream", "receipt")]
+    uses += [(use, "ml-dsa-44") for use in ("stream", "receipt")]
+    entries = []
+    for number in range(nodes):
+        times = rotations.get(number, 10)
+        keys = []
+        for turn in range(times + 1):
+            begin, end = (rfc3339(NOW - timedelta(days=90 * (times - turn + one))) for one in (1, 0))
+            for use, algorithm in uses:
+                public = base64.b64encode(drawn.randbytes(32 if algorithm == "ed25519" else 1312)).decode()
+                last = turn == times
+                keys.append(
+                    {
+                        "use": use,
+                        "algorithm": algorithm,
+                        "public": public,
+                        "state": "active" if last else "retired",
+                        "not_before": begin,
+                        "retired_at": None if last else end,
+                    }
+                )
+        node_id = f"n{number}.hotline.example"
+        entries.append({**template, "id": node_id, "base_url": f"https://{node_id}", "keys": keys})
+    return entries
+
+
+def test_200_nodes_may_change_all_their_keys_ten_times_and_one_of_them_fifty_times(
+    repository: Repository, trusted: Trusted
+) -> None:
+    nodes = _rotated(repository.document, 200, {0: 50})
+    repository.publish(nodes=nodes, routing={"mandated": [], "desk": None})
+    use = update(trusted, repository.files).use
+    assert use is not None
+    assert use.directory.version == 2
+    assert sum(len(node.keys) for node in use.directory.nodes.values()) == 199 * 55 + 255

@@ -216,7 +216,7 @@ def test_too_many_nodes_or_keys_are_refused() -> None:
     template = {**members["nodes"][0], "state": "left", "keys": []}
     members["nodes"] += [{**template, "id": f"n{number}.example"} for number in range(999)]
     assert fault(members).field == "nodes"
-    members = with_keys(*((signing_key(NL, "http", generation=n), KeyUse.HTTP, {}) for n in range(1, 61)))
+    members = with_keys(*((signing_key(NL, "http", generation=n), KeyUse.HTTP, {}) for n in range(1, 253)))
     assert fault(members).field == "nodes[1].keys"
 
 

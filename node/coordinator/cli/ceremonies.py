@@ -20,6 +20,7 @@ from node.coordinator.ceremony import Proposal, changed_keys
 from node.coordinator.changes import changes, check_changes
 from node.coordinator.cli.publishing import add_publishing, published_in
 from node.coordinator.cli.signers import make_signer, public_key, public_keys, secret_key
+from node.coordinator.room import check_room, room_warnings
 from node.errors import OperatorError
 from node.platform.cli.command import Context, check_folder
 from node.platform.cli.files import read_bounded
@@ -39,7 +40,7 @@ from node.platform.trust import root_file
 from protocol.codes import NodeState
 from protocol.directory import VERSION, Directory, DirectoryInvalid, parse_directory
 
-_MEMBER_BYTES_MAX: Final = 262_144
+_MEMBER_BYTES_MAX: Final = 524_288
 _PUBLIC_BYTES_MAX: Final = 4096
 _PUBLIC_ENDING: Final = ".pub"
 #: How long root and directory count, unless it is said.
@@ -262,6 +263,7 @@ def _with_directory(proposal: Proposal, arguments: Namespace, context: Context) 
     if arguments.desk is not None:
         document["routing"]["desk"] = None if arguments.desk == "none" else _member(arguments.desk)
     raw = json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
+    check_room(raw)
     try:
         directory = parse_directory(raw)
     except DirectoryInvalid as error:
@@ -305,6 +307,7 @@ def _show(arguments: Namespace, _context: Context) -> int:
         show_directory(found.directory)
         print(f"Root version {found.root.version}; fingerprint of the first: {found.fingerprint}")
         print(f"Fresh until {rfc3339(found.use.fresh_until)}.")
+        _warn(found.document(), found.directory)
         return 0
     proposal = Proposal.read(folder)
     directory = proposal.directory()
@@ -329,8 +332,14 @@ def _describe(proposal: Proposal) -> None:
         known = None if proposal.base is None else proposal.base.directory()
         for line in changes(known, directory) or ["Nothing but its version and its time changes."]:
             print(f"  {line}")
+        _warn(proposal.document or b"", directory)
     missing = proposal.missing()
     print("\n".join(f"Not yet: {line}." for line in missing) if missing else "It is signed enough to be published.")
+
+
+def _warn(document: bytes, directory: Directory) -> None:
+    for line in room_warnings(document, directory):
+        print(f"WARNING: {line}.")
 
 
 def show_directory(directory: Directory) -> None:

@@ -9,6 +9,7 @@ from node.coordinator.cases import DISPUTE, EQUIVOCATION
 from node.coordinator.desk import Desk
 from node.coordinator.members import PublishedMembers
 from node.coordinator.publisher import opened
+from node.coordinator.room import room_warnings
 from node.coordinator.serve import desk_problem, open_keys, publication_warnings
 from node.errors import OperatorError
 from node.platform.cli.command import Context
@@ -46,10 +47,12 @@ async def _read(context: Context) -> dict[str, Any]:
         warnings = publication_warnings(publisher, now, settings.timestamp_every_s)
         if published is not None:
             use = published.use
+            warnings += room_warnings(published.document(), published.directory)
             directory = {
                 "version": published.directory.version,
                 "issued_at": rfc3339(published.directory.issued_at),
                 "nodes": len(published.directory.nodes),
+                "bytes": len(published.document()),
                 "desk": None if published.directory.desk is None else published.directory.desk.id,
                 "state": use.freshness(now).value,
                 "fresh_until": rfc3339(use.fresh_until),

@@ -20,7 +20,7 @@ from node.settings import COORDINATOR, Settings
 from protocol.codes import Delivery
 from protocol.directory import VERSION, DirectoryInvalid, parse_directory
 
-_DESCRIPTOR_BYTES_MAX: Final = 262_144
+_DESCRIPTOR_BYTES_MAX: Final = 524_288
 
 
 def add_arguments(parser: ArgumentParser) -> None:
