@@ -377,7 +377,7 @@ class Jobs:
         async with node.db.transaction("gauges.read") as tx:
             depths = await items.queue_depths(tx, node.directory().left())
             met = await contacts.contacts(tx)
-            standing = await read_standing(tx)
+            standing = await read_standing(tx, node.settings.node_id, node.directory())
         node.standing[:] = standing.sentences()
         standing.set_gauges(node.metrics)
         for queue, depth in depths.items():

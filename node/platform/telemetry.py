@@ -175,6 +175,7 @@ class Metrics:
     stream_differences: Gauge
     equivocations: Gauge
     relay_failures: Gauge
+    items_out_of_reach: Gauge
     database_age_days: Gauge
     loop_errors: Counter
     directory_age_seconds: Gauge
@@ -222,6 +223,7 @@ _METRICS: Final[Mapping[str, tuple[Any, str, tuple[str, ...], Mapping[str, Any]]
     "stream_differences": (Gauge, "Differences between the two sides of streams.", ("peer", "kind"), {}),
     "equivocations": (Gauge, "Proofs that a peer told two stories.", ("peer",), {}),
     "relay_failures": (Gauge, "Records that a peer never receipted and that were given up.", ("peer", "code"), {}),
+    "items_out_of_reach": (Gauge, "Items we reported, with hotlines that are no members.", ("peer", "code"), {}),
     "loop_errors": (Counter, "Rounds of a loop that failed.", ("loop",), {}),
     "database_age_days": (Gauge, "Age of a geolocation database, by file name.", ("file",), {}),
     "directory_age_seconds": (Gauge, "Age of the membership directory.", (), {}),

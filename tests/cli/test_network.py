@@ -117,3 +117,43 @@ def with_altered_signature(proof: TlogProof, number: int) -> TlogProof:
     line = lines[number]
     lines[number] = replace(line, signature=line.signature[:-1] + bytes([line.signature[-1] ^ 1]))
     return replace(proof, note=replace(proof.note, signatures=tuple(lines)))
+
+
+def test_what_a_suspended_hotline_has_is_shown_and_goes_to_another(
+    hotline: Hotline, new_home: NewHome, signers: Signers, tmp_path: Path
+) -> None:
+    fr, nl, de = new_home("FR"), new_home("NL"), new_home("DE")
+    pin = signers.begin(*(home.data / "descriptor.json" for home in (fr, nl, de)), mandated=de.id)
+    for home in (fr, nl, de):
+        assert hotline("--settings", home.settings, "join", signers.repository, "--root-fingerprint", pin).status == 0
+    file = tmp_path / "reports.csv"
+    file.write_text("url,classification\nhttps://198.51.100.1/secret,national")
+
+    def says(*words: object) -> str:
+        said = hotline("--settings", fr.settings, *words)
+        assert (said.status, said.err) == (0, ""), said
+        return said.out
+
+    says("import", file, "--no-progress")
+    database = load_settings(fr.settings, {}).database_url
+    with serving(nl) as receiver, serving(fr) as sender:
+        wait_for(receiver, "serve.start")
+        wait_for(sender, "deliver.receipt")
+    item = sql(database, "SELECT id FROM items WHERE state = 'sent'")
+    signers.change("--state", f"{nl.id}=suspended")
+    with serving(fr) as sender, serving(de) as receiver:
+        wait_for(sender, "serve.start")
+        wait_for(receiver, "serve.start")
+        status = json.loads(says("status", "--json"))
+        assert status["out_of_reach"] == [{"node": nl.id, "code": "suspended", "items": 1}]
+        warning = f"1 items of ours are with {nl.id}, which is suspended, and nobody acts on them"
+        assert status["warnings"] == [warning]
+        shown = says("status")
+        assert "Items with hotlines that are gone" in shown
+        assert f"WARNING: {warning}." in shown
+        says("withdraw", item, "--reason", "other")
+        says("import", file, "--no-progress", "--source", "again")
+        wait_for(sender, "deliver.receipt")
+        assert json.loads(says("status", "--json"))["out_of_reach"] == []
+    states = sql(database, "SELECT string_agg(state || ' ' || assigned_node, ', ' ORDER BY id) FROM items")
+    assert states == f"withdrawn {nl.id}, sent {de.id}"

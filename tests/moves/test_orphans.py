@@ -279,7 +279,7 @@ async def test_what_nobody_else_may_take_stays_here(world: World) -> None:
             assert (depths["deliver"], depths["given_up"]) == (0, 2)
             assert (given_up["peer"], given_up["records"]) == (de_node.id, 2)
             assert (await queue_depths(tx))["deliver"] == 2
-            assert (await read_status(tx, nl.clock.now(), left))["queues"] == depths
+            assert (await read_status(tx, nl.clock.now(), nl_node.id, nl.node.directory()))["queues"] == depths
         jobs = Jobs(nl.node, Rounds(nl.node))
         await jobs._gauges()
         assert 'hotline_queue_depth{queue="given_up"} 2.0' in nl.node.metrics.render().decode()

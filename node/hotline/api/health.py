@@ -105,6 +105,14 @@ class RelayFailureOut(msgspec.Struct, frozen=True):
     attempts: int
 
 
+class OutOfReachOut(msgspec.Struct, frozen=True):
+    """How many items that this hotline reported are with one that is no member any more, and why it is none."""
+
+    node: str
+    code: str
+    items: int
+
+
 class DisputeOut(msgspec.Struct, frozen=True):
     """Open disputes by their reason, and how many of them the desk does not have yet."""
 
@@ -133,6 +141,7 @@ class StatusOut(msgspec.Struct, frozen=True):
     streams_in: list[StreamInOut]
     peers: list[PeerOut]
     relay_failures: list[RelayFailureOut]
+    out_of_reach: list[OutOfReachOut]
     disputes: list[DisputeOut]
     desk_refusals: list[DeskRefusalOut]
     differences: list[str]
@@ -237,7 +246,7 @@ class HealthApi:
         now, use = self.node.clock.now(), self.node.membership.in_use()
         directory = use.directory
         async with self.node.db.transaction("status.read") as tx:
-            status = await read_status(tx, now, directory.left())
+            status = await read_status(tx, now, self.node.settings.node_id, directory)
         status["directory"] = DirectoryOut(
             directory.version,
             rfc3339(directory.issued_at),

@@ -64,8 +64,9 @@ async def _read(context: Context) -> dict[str, Any]:
         settings = store.settings
         use = _in_use(settings, warnings)
         async with store.db.transaction("status.read") as tx:
-            stored = await read_status(tx, now, () if use is None else use.directory.left())
-            standing = await read_standing(tx)
+            known = None if use is None else use.directory
+            stored = await read_status(tx, now, settings.node_id, known)
+            standing = await read_standing(tx, settings.node_id, known)
     directory = None if use is None else _directory(use, settings, now, warnings)
     databases = await read_databases(settings, context, warnings)
     warnings += standing.sentences()
@@ -186,6 +187,9 @@ def _show_moves(status: Mapping[str, Any]) -> None:
     failures = [(row["node"], row["code"], row["records"], row["attempts"]) for row in status["relay_failures"]]
     if failures:
         show_table("Never receipted, gone another way", ("node", "why", "records #", "attempts #"), failures)
+    held = [(row["node"], row["code"], row["items"]) for row in status["out_of_reach"]]
+    if held:
+        show_table("Items with hotlines that are gone", ("node", "why", "items #"), held)
     disputes = [(row["code"], row["open"], row["not_handed_in"]) for row in status["disputes"]]
     if disputes:
         show_table("At the network's desk", ("why", "open #", "not handed in yet #"), disputes)

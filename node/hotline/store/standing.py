@@ -5,11 +5,30 @@ Counts, ids and codes, never content. Decides nothing.
 
 from dataclasses import dataclass
 
+from node.hotline.domain.absence import absence, in_words
 from node.hotline.store import desk, heads
 from node.hotline.store.desk import refusal_sentence
 from node.hotline.store.heads import StoredDifference, difference_sentences
 from node.platform.database import Row, Transaction
 from node.platform.telemetry import Metrics
+from protocol.directory import Directory
+
+
+@dataclass(frozen=True, slots=True)
+class OutOfReach:
+    """How many items that we reported are with a hotline that is no member any more; `code` says why it is none.
+
+    It receipted them, or told us that it has them.
+    """
+
+    node: str
+    code: str
+    items: int
+
+    @property
+    def sentence(self) -> str:
+        """Say it for a person, without a full stop."""
+        return f"{self.items} items of ours are with {self.node}, which {in_words(self.code)}, and nobody acts on them"
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,18 +36,21 @@ class Standing:
     """What stands at one moment.
 
     `equivocations` are how many proofs (`proofs`) there are that a `peer` told two stories, `relay_failures` how many
-    `records` a `node` never receipted, by `code`: those went another way, and are no warning.
+    `records` a `node` never receipted, by `code`: those went another way, and are no warning. `out_of_reach` is empty
+    where no directory says who is a member.
     """
 
     differences: list[StoredDifference]
     desk_refusals: list[Row]
     equivocations: list[Row]
     relay_failures: list[Row]
+    out_of_reach: tuple[OutOfReach, ...]
 
     def sentences(self) -> list[str]:
         """Return what needs a person, without full stops."""
         return [
             *(f"{row['peer']} told two stories: {row['proofs']} proofs of it are stored" for row in self.equivocations),
+            *(one.sentence for one in self.out_of_reach),
             *difference_sentences(self.differences),
             *(refusal_sentence(row) for row in self.desk_refusals),
         ]
@@ -44,22 +66,47 @@ class Standing:
         metrics.desk_refusals.clear()
         for row in self.desk_refusals:
             metrics.desk_refusals.labels(kind=row["kind"], code=row["code"]).set(row["cases"])
+        metrics.items_out_of_reach.clear()
+        for held in self.out_of_reach:
+            metrics.items_out_of_reach.labels(peer=held.node, code=held.code).set(held.items)
         metrics.relay_failures.clear()
         for row in self.relay_failures:
             metrics.relay_failures.labels(peer=row["node"], code=row["code"]).set(row["records"])
 
 
-async def read_standing(tx: Transaction) -> Standing:
-    """Return what stands now."""
+async def read_standing(tx: Transaction, own: str, directory: Directory | None) -> Standing:
+    """Return what stands now at the node `own`, by the directory in use."""
     return Standing(
         differences=await heads.differences(tx),
         desk_refusals=await desk.refusals(tx),
         equivocations=await tx.fetch(_EQUIVOCATIONS),
         relay_failures=await tx.fetch(_RELAY_FAILURES),
+        out_of_reach=() if directory is None else await _out_of_reach(tx, own, directory),
     )
 
 
+async def _out_of_reach(tx: Transaction, own: str, directory: Directory) -> tuple[OutOfReach, ...]:
+    # Whoever has an item of ours was written to: at least an outcome, where it told us so itself.
+    peers = [row["peer"] for row in await tx.fetch("SELECT DISTINCT peer FROM outbound_streams ORDER BY 1")]
+    gone = {peer: why for peer in peers if (why := absence(directory, peer)) is not None}
+    if not gone:
+        return ()
+    rows = await tx.fetch(_OUT_OF_REACH, list(gone), own)
+    return tuple(OutOfReach(row["node"], gone[row["node"]], row["items"]) for row in rows)
+
+
 _EQUIVOCATIONS = "SELECT peer, count(*) AS proofs FROM equivocations GROUP BY 1 ORDER BY 1"
+#: What has no receipt is taken back by itself, or stays ours.
+_OUT_OF_REACH = (
+    "SELECT i.assigned_node AS node, count(*) AS items FROM items i "
+    "WHERE i.state IN ('sent', 'transferred') AND i.assigned_node = ANY($1) "
+    "AND (i.received_stream IS NULL OR i.reporter = $2) "
+    "AND NOT EXISTS (SELECT 1 FROM outbox o JOIN outbound_streams s ON s.id = o.stream "
+    "JOIN delivery_cursors c ON c.stream = o.stream WHERE o.item_id = i.id AND s.peer = i.assigned_node "
+    "AND o.type IN ('report', 'transfer') AND o.idx >= c.acked_size "
+    "AND NOT EXISTS (SELECT 1 FROM receipts r WHERE r.stream = o.stream AND r.size > o.idx)) "
+    "GROUP BY 1 ORDER BY 1"
+)
 _RELAY_FAILURES = (
     "SELECT node, code, count(*) AS records, max(attempts) AS attempts FROM relay_failures GROUP BY 1, 2 ORDER BY 1, 2"
 )

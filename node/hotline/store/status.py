@@ -1,6 +1,6 @@
 """Reads what an operator asks of a node: queues, streams, peers. Counts and ids, never content."""
 
-from collections.abc import Collection
+from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
@@ -8,21 +8,25 @@ from node.hotline.store import contacts, items
 from node.hotline.store.heads import difference_sentences
 from node.hotline.store.standing import read_standing
 from node.platform.database import Transaction
+from protocol.directory import Directory
 
 
-async def read_status(tx: Transaction, now: datetime, left: Collection[str] = ()) -> dict[str, Any]:
+async def read_status(
+    tx: Transaction, now: datetime, own: str = "", directory: Directory | None = None
+) -> dict[str, Any]:
     """Return queues, items by state and country, streams both ways and contact with each peer, ready for JSON.
 
-    `left` are the hotlines that have left the network: what was written to them waits for nothing.
+    `directory` is the one in use at the node `own`: what was written to hotlines that have left waits for nothing.
     """
-    standing = await read_standing(tx)
+    standing = await read_standing(tx, own, directory)
     return {
-        "queues": await items.queue_depths(tx, left),
+        "queues": await items.queue_depths(tx, () if directory is None else directory.left()),
         "items": [dict(row) for row in await items.counts(tx)],
         "streams_out": [dict(row) for row in await tx.fetch(_STREAMS_OUT)],
         "streams_in": [dict(row) for row in await tx.fetch(_STREAMS_IN)],
         "peers": [_contact(contact, now) for contact in await contacts.contacts(tx)],
         "relay_failures": [dict(row) for row in standing.relay_failures],
+        "out_of_reach": [asdict(one) for one in standing.out_of_reach],
         "disputes": [dict(row) for row in await tx.fetch(_DISPUTES)],
         "desk_refusals": [dict(row) for row in standing.desk_refusals],
         "differences": difference_sentences(standing.differences),

@@ -101,6 +101,9 @@ items = sa.Table(
     sa.Column("created_at", _time, nullable=False),
     sa.Column("updated_at", _time, nullable=False),
     sa.Index("ix_items_state", "state", "id", postgresql_where=sa.text("state NOT IN ('sent', 'duplicate', 'closed')")),
+    sa.Index(
+        "ix_items_assigned_node", "assigned_node", "id", postgresql_where=sa.text("state IN ('sent', 'transferred')")
+    ),
     sa.Index("ix_items_duplicate_of", "duplicate_of", postgresql_where=sa.text("duplicate_of IS NOT NULL")),
     comment="One URL: the unit that is located, qualified and routed",
 )
