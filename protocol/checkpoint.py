@@ -12,6 +12,8 @@ from protocol.note import decode_base64, encode_base64
 ORIGIN_BYTES_MAX: Final = 255
 # Two ids, a version and an epoch of 19 digits then fit an origin line.
 NODE_ID_BYTES_MAX: Final = 100
+#: The last epoch that a stream can have: each recovery begins one, and a database counts them in four bytes.
+EPOCH_MAX: Final = 2**31 - 1
 # The version line of HX/1 in an origin.
 _ORIGIN_PREFIX: Final = "hx/1/"
 _ORIGIN_PARTS: Final = 3
@@ -52,8 +54,8 @@ class StreamId:
         """Refuse what could not be written as an origin and read back as the same."""
         check_node_id(self.iss, field="iss")
         check_node_id(self.aud, field="aud")
-        if not 1 <= self.epoch <= TREE_SIZE_MAX:
-            raise ProtocolError("malformed", "an epoch is a number from 1 to 2^63 - 1", field="epoch")
+        if not 1 <= self.epoch <= EPOCH_MAX:
+            raise ProtocolError("malformed", f"an epoch is a number from 1 to {EPOCH_MAX}", field="epoch")
 
     def origin(self) -> str:
         """Return the origin line `hx/1/<iss>/<aud>/<epoch>`, which is also the key name of the sender's lines."""

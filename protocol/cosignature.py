@@ -66,6 +66,18 @@ def cosign(note: Note, cp: Checkpoint, name: str, keys: Sequence[SigningKey], *,
     return Note(note.text, kept + new)
 
 
+def without_strangers(
+    note: Note, origin: str, keys: Sequence[PublicKey], receiver: str = "", receipt_keys: Sequence[PublicKey] = ()
+) -> Note:
+    """Return the note with the lines of these keys alone: the log's, and those of a `receiver` that cosigned it.
+
+    Anybody can add lines to a note that is signed, of any name and length. Raises ProtocolError when none is left.
+    """
+    wanted = {(origin, key_id(origin, _SENDER_TYPE[key.algorithm], key.raw)) for key in keys}
+    wanted |= {(receiver, key_id(receiver, _COSIGNER_TYPE[key.algorithm], key.raw)) for key in receipt_keys}
+    return Note(note.text, tuple(one for one in note.signatures if (one.name, one.key_id) in wanted))
+
+
 def verify_cosignature(note: Note, cp: Checkpoint, name: str, keys: Sequence[PublicKey]) -> int:
     """Return the time (POSIX seconds) at which `name` cosigned this checkpoint with EVERY key.
 

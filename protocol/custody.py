@@ -19,8 +19,9 @@ from protocol.evidence import EvidenceInvalid, read_evidence, verify_evidence
 from protocol.record import Record
 from protocol.steps import TRAIL_MAX, Custody, StatusBody, TransferBody
 
-#: Its proof, in base64 and with its signatures, then still fits a `status` (48 KiB).
-TRANSFER_BYTES_MAX: Final = 28_672
+#: Of what is proven to others in a record, a transfer or a withdrawal: its proof, in base64 and with its signatures,
+#: then still fits one (48 KiB).
+PROVABLE_BYTES_MAX: Final = 28_672
 
 #: An item moves for these reasons because it was found elsewhere: that needs evidence nobody in the chain had.
 FOUND_ELSEWHERE: Final = frozenset({TransferReason.MOVED, TransferReason.WRONG_LOCATION})
@@ -84,8 +85,8 @@ def check_transfer_chain(record: Record, directory: Directory | None, *, known_t
     if not isinstance(body, TransferBody):
         raise TypeError("a transfer has a transfer's body")
     # 1. It can be proven in turn.
-    if len(record.raw) > TRANSFER_BYTES_MAX:
-        raise ProtocolError("too-large", f"a transfer has at most {TRANSFER_BYTES_MAX} bytes")
+    if len(record.raw) > PROVABLE_BYTES_MAX:
+        raise ProtocolError("too-large", f"a transfer has at most {PROVABLE_BYTES_MAX} bytes")
     # 2. The original is proven, and is the report of this very item.
     given = _original(body.original, directory, known_to)
     first = given.original.envelope

@@ -7,7 +7,7 @@ from typing import Final
 
 import msgspec
 
-from protocol.checkpoint import Checkpoint, StreamId
+from protocol.checkpoint import EPOCH_MAX, Checkpoint, StreamId
 from protocol.errors import ProtocolError
 from protocol.merkle import TREE_SIZE_MAX
 from protocol.note import decode_base64, encode_base64
@@ -16,8 +16,6 @@ from protocol.strictjson import loads, typed
 VERSION: Final = 1
 #: Epochs told of each direction, the newest; every recovery begins one.
 EPOCHS_MAX: Final = 100
-#: The last epoch that a stream can have.
-EPOCH_MAX: Final = 2**31 - 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -414,6 +414,7 @@ def _node(
             pool=pool,
             clock_now=clock.now,
             records_max=APPLY_RECORDS_MAX,
+            log=log,
         ),
         rerouter=Rerouter(store.db, clock.now, settings.batch_records_max, settings.forward_unqualified),
         moving=assemble_moving(

@@ -224,7 +224,7 @@ def lines(change: Callable[[list[str]], list[str]]) -> Callable[[bytes], bytes]:
 def told_by(iss: str | None = None, aud: str | None = None, epoch: int = 1) -> Attempt:
     """A batch of another stream than ours to the target, truly signed by us."""
     return lambda peer: peer.put(
-        peer.batch(1, origin=StreamId(iss or peer.id, aud or peer.target_id, epoch).origin()),
+        peer.batch(1, origin=f"hx/1/{iss or peer.id}/{aud or peer.target_id}/{epoch}"),
         path=peer.inbox_path(len(peer.taken), epoch=epoch),
     )
 

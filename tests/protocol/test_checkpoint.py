@@ -6,7 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protocol.checkpoint import NODE_ID_BYTES_MAX, ORIGIN_BYTES_MAX, Checkpoint, StreamId, check_node_id, parse_decimal
+from protocol.checkpoint import (
+    EPOCH_MAX,
+    NODE_ID_BYTES_MAX,
+    ORIGIN_BYTES_MAX,
+    Checkpoint,
+    StreamId,
+    check_node_id,
+    parse_decimal,
+)
 from protocol.cosignature import verify_checkpoint
 from protocol.errors import ProtocolError
 from protocol.keys import SignatureInvalid
@@ -112,7 +120,7 @@ def test_malformed(name: str) -> None:
         (lambda: StreamId("", "b.example", 1), "iss"),
         (lambda: StreamId("a.example", "B.example", 1), "aud"),
         (lambda: StreamId("a.example", "b.example", 0), "epoch"),
-        (lambda: StreamId("a.example", "b.example", 2**63), "epoch"),
+        (lambda: StreamId("a.example", "b.example", EPOCH_MAX + 1), "epoch"),
     ],
 )
 def test_what_could_not_be_written_cannot_exist(make: Callable[[], object], field: str) -> None:
@@ -128,14 +136,14 @@ def test_the_name_of_a_stream() -> None:
     assert StreamId.parse(stream.origin()) == stream
 
 
-@given(iss=node_ids, aud=node_ids, epoch=st.integers(1, SIZE_MAX))
+@given(iss=node_ids, aud=node_ids, epoch=st.integers(1, EPOCH_MAX))
 def test_the_name_of_a_stream_is_read_back(iss: str, aud: str, epoch: int) -> None:
     stream = StreamId(iss, aud, epoch)
     assert StreamId.parse(stream.origin()) == stream
 
 
 def test_the_longest_name_of_a_stream_fits_an_origin() -> None:
-    stream = StreamId("a" * NODE_ID_BYTES_MAX, "b" * NODE_ID_BYTES_MAX, SIZE_MAX)
+    stream = StreamId("a" * NODE_ID_BYTES_MAX, "b" * NODE_ID_BYTES_MAX, EPOCH_MAX)
     assert Checkpoint.parse(Checkpoint(stream.origin(), 1, ROOT).text()).origin == stream.origin()
 
 
@@ -160,6 +168,7 @@ def test_the_longest_name_of_a_stream_fits_an_origin() -> None:
         "hx/1/a./b/1",
         "hx/1/-a/b/1",
         f"hx/1/{'a' * (NODE_ID_BYTES_MAX + 1)}/b/1",
+        f"hx/1/a/b/{EPOCH_MAX + 1}",
         f"hx/1/a/b/{2**63}",
         "hx/2/a/b/1",
         "HX/1/a/b/1",

@@ -176,7 +176,7 @@ def _refusal_blocks() -> Iterator[None]:
     def judge(*args: Any, **more: Any) -> Judged | Refused:
         verdict = real(*args, **more)
         if isinstance(verdict, Refused):
-            raise asyncpg.DataError("a bad record is not stored")
+            raise asyncpg.InterfaceError("a bad record is not stored")
         return verdict
 
     with patch.object(applier, "judge", judge):

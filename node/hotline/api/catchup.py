@@ -10,7 +10,7 @@ from http import HTTPStatus
 from aiohttp import web
 
 from node.clock import Clock
-from node.hotline.api.peer import EPOCH, EPOCH_MAX, JSON_TYPE, path_number
+from node.hotline.api.peer import EPOCH, JSON_TYPE, path_number
 from node.hotline.flows.give_back import GiveBack
 from node.hotline.flows.greet import Greeter
 from node.hotline.flows.offer import Offerer
@@ -20,6 +20,7 @@ from node.platform.routes import Answer, Body, Call, Parameter, Route
 from node.platform.signals import Signals
 from node.platform.trust import Freshness
 from protocol.batch import MEDIA_TYPE
+from protocol.checkpoint import EPOCH_MAX
 from protocol.directory import Directory
 from protocol.errors import ProtocolError
 from protocol.hello import encode_heads, parse_heads

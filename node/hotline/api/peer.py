@@ -21,6 +21,7 @@ from node.platform.routes import Answer, Auth, Body, Call, Parameter, Route
 from node.platform.signals import Signals
 from node.platform.telemetry import Logger, Metrics
 from protocol.batch import MEDIA_TYPE
+from protocol.checkpoint import EPOCH_MAX
 from protocol.directory import Directory
 from protocol.errors import ProtocolError
 from protocol.merkle import TREE_SIZE_MAX
@@ -31,8 +32,6 @@ JSON_TYPE = "application/json"
 #: No sender has more batches in flight (settings); a batch further ahead has lost its predecessors.
 _BATCHES_AHEAD_MAX = 16
 
-#: Epochs are counted in a column of four bytes.
-EPOCH_MAX = 2**31 - 1
 _ISS = Parameter("iss", str, "The node whose stream it is.", example="fr.hotline.example")
 EPOCH: Final = Parameter("epoch", int, "The epoch of the stream, from 1.", example="1")
 _RECEIPT = Answer("A signed note: the checkpoint with the receiver's cosignatures.", media_type="text/plain")

@@ -7,12 +7,13 @@ from http import HTTPStatus
 from aiohttp import web
 
 from node.hotline.api.catchup import FETCHED
-from node.hotline.api.peer import EPOCH, EPOCH_MAX, JSON_TYPE, PeerApi, note_answer, path_number
+from node.hotline.api.peer import EPOCH, JSON_TYPE, PeerApi, note_answer, path_number
 from node.hotline.flows.receive import Offer
 from node.hotline.recovery import Visits
 from node.platform.peerdoor import PeerDoor, member_route
 from node.platform.routes import Answer, Body, Call, Parameter, Route
 from protocol.batch import MEDIA_TYPE, RETURNED_BYTES_MAX
+from protocol.checkpoint import EPOCH_MAX
 from protocol.errors import ProtocolError
 from protocol.hello import encode_heads, parse_heads
 from protocol.merkle import TREE_SIZE_MAX

@@ -21,15 +21,15 @@ from node.platform.ids import new_id
 from node.platform.nonces import remember_nonce
 from protocol.batch import decode_batch
 from protocol.checkpoint import Checkpoint, StreamId
-from protocol.cosignature import cosign, verify_checkpoint
+from protocol.cosignature import cosign, verify_checkpoint, without_strangers
 from protocol.directory import Directory
 from protocol.epoch import ended_epoch
 from protocol.errors import ProtocolError
 from protocol.evidence import make_proof
-from protocol.keys import KeyUse, SignatureInvalid, SigningKey
+from protocol.keys import KeyUse, PublicKey, SignatureInvalid, SigningKey
 from protocol.merkle import Edge, inclusion_proof, leaf_hash
 from protocol.note import Note, parse_note
-from protocol.receipt import open_receipt
+from protocol.receipt import bare_receipt
 
 #: Records are applied at some thousand a second.
 _APPLIED_SOON_S = 2
@@ -129,9 +129,14 @@ class Receiver:
         # A receipt states whole seconds, and the sender will judge both signatures by the keys of the second it states:
         # a key that changes within it, or while we wait for the stream, must not part what we check from what we sign.
         stated = self.clock_now().replace(microsecond=0)
-        kept = await self._own_receipt(note, directory)
-        verdict = None if kept else await self._signature_verdict(note, checkpoint, offer.peer, directory, stated)
-        batch = _Batch(offer, note, checkpoint, records, leaves, verdict, stated, kept)
+        own, verdict = await self._own_receipt(note, directory), None
+        if own is None:
+            keys = directory.verification_keys(offer.peer, KeyUse.STREAM, stated)
+            verdict = await self._signature_verdict(note, checkpoint, keys)
+            if verdict is None:
+                # What strangers added would go on in each proof of these records.
+                note = without_strangers(note, checkpoint.origin, keys)
+        batch = _Batch(offer, own or note, checkpoint, records, leaves, verdict, stated, kept=own is not None)
         try:
             async with self.db.transaction("receive.store") as tx:
                 if offer.nonce is not None:
@@ -142,26 +147,24 @@ class Receiver:
             await self._keep_proof(offer, proof)
             raise ProtocolError("equivocation", proof.sentence, extra={"size": proof.size}) from None
 
-    async def _own_receipt(self, note: Note, directory: Directory) -> bool:
-        """Tell whether the note is a receipt that we gave, and lost since: what both sides have signed stays so.
+    async def _own_receipt(self, note: Note, directory: Directory) -> Note | None:
+        """Return the note where it is a receipt that we gave, and lost since: what both sides have signed stays so.
 
         It is judged by the keys of its time (PROTOCOL section 6); whatever else the note is, step 8 says.
         """
         name = f"{self.node_id}/receipt"
         if not any(line.name == name for line in note.signatures):
-            return False
+            return None
         loop = asyncio.get_running_loop()
         try:
-            await loop.run_in_executor(self.pool, open_receipt, note.to_bytes(), directory)
+            return await loop.run_in_executor(self.pool, bare_receipt, note, directory)
         except (ProtocolError, SignatureInvalid, ValueError):
-            return False
-        return True
+            return None
 
     async def _signature_verdict(
-        self, note: Note, checkpoint: Checkpoint, peer: str, directory: Directory, stated: datetime
+        self, note: Note, checkpoint: Checkpoint, keys: Sequence[PublicKey]
     ) -> ProtocolError | None:
         """Return what step 8 has to say: keys known, of the right use and state, each with a valid signature."""
-        keys = directory.verification_keys(peer, KeyUse.STREAM, stated)
         if not keys:
             return ProtocolError("unknown-key", "the directory lists no stream key for the sender")
         loop = asyncio.get_running_loop()
@@ -327,12 +330,11 @@ class Receiver:
             raise ProtocolError("maintenance", "this node has no receipt key that counts at the time of its clock")
 
         name = f"{self.node_id}/receipt"
-        # Where the note is a receipt of ours that counts no more, a sender that has not heard so would take the new one
-        # for the old, and have neither once it hears.
-        sent = Note(batch.note.text, tuple(line for line in batch.note.signatures if line.name != name))
+        # Where the note was a receipt of ours that counts no more, our old lines are off it by now: a sender that has
+        # not heard so would take the new one for the old, and have neither once it hears.
 
         def sign() -> bytes:
-            return cosign(sent, batch.checkpoint, name, keys, now_s=int(batch.stated.timestamp())).to_bytes()
+            return cosign(batch.note, batch.checkpoint, name, keys, now_s=int(batch.stated.timestamp())).to_bytes()
 
         return await asyncio.get_running_loop().run_in_executor(self.pool, sign)
 

@@ -1,6 +1,6 @@
 """What peers say to us: inbound streams, their records, batches and receipts. Decides nothing."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
@@ -273,8 +273,10 @@ class Until:
     size: int
 
 
-async def lock_unapplied(tx: Transaction) -> ApplyHead | None:
+async def lock_unapplied(tx: Transaction, resting: Collection[int] = ()) -> ApplyHead | None:
     """Lock the stream whose turn it is: one that holds records not applied yet and that no other worker has.
+
+    None of those that are `resting`.
 
     What has no receipt that counts waits for one: what is said of it may have to be proven. Whom a recovery left out
     waits, too: what we had answered it is not known.
@@ -293,8 +295,9 @@ async def lock_unapplied(tx: Transaction) -> ApplyHead | None:
         "AND NOT b.worthless) > c.applied AND NOT EXISTS (SELECT 1 FROM inbound_streams e JOIN apply_cursors d "
         "ON d.stream = e.id WHERE e.peer = s.peer AND e.epoch < s.epoch AND e.size > d.applied) "
         "AND NOT EXISTS (SELECT 1 FROM stream_differences f WHERE f.peer = s.peer AND f.kind = 'not-asked' "
-        "AND f.mended_at IS NULL) "
-        "ORDER BY greatest(m.mark, p.passed), m.mark, c.stream LIMIT 1 FOR UPDATE OF c SKIP LOCKED"
+        "AND f.mended_at IS NULL) AND NOT c.stream = ANY($1) "
+        "ORDER BY greatest(m.mark, p.passed), m.mark, c.stream LIMIT 1 FOR UPDATE OF c SKIP LOCKED",
+        list(resting),
     )
     if row is None:
         return None

@@ -5,9 +5,10 @@ record is refused on its own and blocks nothing; an outcome is never answered wi
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from uuid import UUID
 
@@ -24,11 +25,13 @@ from node.hotline.store import inbound, outbound, waiting
 from node.hotline.store.proofs import NoReceipt
 from node.hotline.store.telling import Teller, Telling
 from node.hotline.store.vault import Vault
-from node.platform.database import Database, Transaction
+from node.platform.database import DATABASE_ERRORS, REFUSED_VALUES, Database, Transaction
 from node.platform.ids import new_ids
+from node.platform.telemetry import Logger
 from protocol.bodies import OutcomeBody, Refusal, ReportBody, split_outcome
 from protocol.checkpoint import StreamId
 from protocol.directory import Directory
+from protocol.errors import ProtocolError
 from protocol.merkle import leaf_hash
 from protocol.record import Handling, encode_outcome
 from protocol.steps import TransferBody
@@ -37,6 +40,8 @@ from protocol.versions import speaks
 #: An outcome is about the exchange, not about content: it is kept as long as the stream it speaks of is disputed.
 _OUTCOME_RETAIN = timedelta(days=365)
 
+#: A record alone that cannot be applied is tried again once, and then refused; that is the last try.
+_TRIES_MAX = 2
 
 #: Hears which items were given to us, in the transaction that takes them: what we had done with them may be undone.
 Came = Callable[[Transaction, Collection[UUID], datetime], Awaitable[None]]
@@ -105,6 +110,17 @@ class _Turn:
     again: bool = False
 
 
+class _Unfit(Exception):  # noqa: N818 - not an error of ours; ends the transaction
+    """Not all that these records of a stream lead to could be written."""
+
+    def __init__(self, turn: _Turn, cause: Exception) -> None:
+        """Say which, and why."""
+        super().__init__("what a turn leads to cannot be written")
+        self.head = turn.head
+        self.indices = [idx for idx, _, _ in turn.rows]
+        self.cause = cause
+
+
 class _ToVerify(Exception):  # noqa: N818 - not an error of ours; ends the transaction
     """These records of a stream, by index, hold others whose signatures are not verified yet."""
 
@@ -127,6 +143,11 @@ class Applier:
     pool: Executor
     clock_now: Callable[[], datetime]
     records_max: int
+    log: Logger
+    #: By stream, up to which index its records are taken one by one, since one among them is unfit.
+    careful: dict[int, int] = field(default_factory=dict)
+    #: Streams that met an unforeseen error, and rest while others have records to be applied.
+    resting: set[int] = field(default_factory=set)
 
     async def run_once(self, directory: Directory, until: inbound.Until | None = None) -> int:
         """Apply up to `records_max` records of one peer, of that of `until` no more than it says; returns how many.
@@ -137,11 +158,12 @@ class Applier:
         """
 
         async def take(tx: Transaction) -> _Turn | None:
-            head = await (inbound.lock_unapplied(tx) if until is None else inbound.lock_until(tx, until))
+            head = await (inbound.lock_unapplied(tx, self.resting) if until is None else inbound.lock_until(tx, until))
             if head is None:
+                self.resting.clear()
                 return None
             most = self.records_max if head.end is None else min(self.records_max, head.end - head.applied)
-            return _Turn(head, await inbound.read(tx, head.stream, head.applied, most))
+            return self._turn(head, await inbound.read(tx, head.stream, head.applied, most))
 
         return await self._run(take, directory)
 
@@ -156,9 +178,14 @@ class Applier:
             if head is None:
                 return None
             rows = await waiting.read(tx, head.stream, self.records_max)
-            return _Turn(head, [row for row in rows if head.end is None or row[0] < head.end], again=True)
+            return self._turn(head, [row for row in rows if head.end is None or row[0] < head.end], again=True)
 
         return await self._run(take, directory)
+
+    def _turn(self, head: inbound.ApplyHead, rows: Sequence[tuple[int, bytes, bytes]], *, again: bool = False) -> _Turn:
+        """Return what is judged together: one record where one of the next is unfit."""
+        careful = bool(rows) and rows[0][0] < self.careful.get(head.stream, 0)
+        return _Turn(head, rows[:1] if careful else rows, again)
 
     async def try_waiting(self, directory: Directory) -> None:
         """Judge everything that waits; what is still of no item that is known goes on waiting."""
@@ -178,22 +205,47 @@ class Applier:
             head = await waiting.lock_stream(tx, stream, first)
             if head is None:
                 return None
-            rows = await waiting.read(tx, stream, self.records_max, first=first)
-            after = rows[-1][0] + 1
-            return _Turn(head, rows, again=True)
+            turn = self._turn(head, await waiting.read(tx, stream, self.records_max, first=first), again=True)
+            after = turn.rows[-1][0] + 1
+            return turn
 
         return after if await self._run(take, directory) else None
 
     async def _run(self, take: Callable[[Transaction], Awaitable[_Turn | None]], directory: Directory) -> int:
         verified: dict[tuple[int, int], Judged | Refused] = {}
+        unfit: Counter[tuple[int, int]] = Counter()
         while True:
             try:
                 return await self._apply(take, directory, verified)
             except _ToVerify as found:
                 verified |= await self._verify(found, directory)
+            except _Unfit as found:
+                verified |= self._singled_out(found, unfit)
             except NoReceipt:
                 # A newer directory came into use at this moment; what is to be proven waits for another receipt.
                 return 0
+
+    def _singled_out(self, found: _Unfit, unfit: Counter[tuple[int, int]]) -> _Verdicts:
+        """Return the refusal of the one record that is unfit, once it is alone and was tried again; `unfit` remembers.
+
+        Whatever a peer writes, and whatever rule of ours it gets round, it keeps nobody's records waiting but its own.
+        Raises what was found where not even the refusal can be written.
+        """
+        head, first = found.head, found.indices[0]
+        if len(found.indices) > 1:
+            self.careful[head.stream] = found.indices[-1] + 1
+            return {}
+        place = head.stream, first
+        unfit[place] += 1
+        if unfit[place] == 1:
+            # Two processes may have met in the store.
+            return {}
+        if unfit[place] > _TRIES_MAX:
+            self.resting.add(head.stream)
+            raise found.cause
+        kind = type(found.cause).__name__
+        self.log.error("a record cannot be applied", action="apply.unfit", peer=head.peer, index=first, kind=kind)
+        return {place: Refused(first, None, "schema-invalid", None, "this record cannot be applied here")}
 
     async def _verify(self, found: _ToVerify, directory: Directory) -> _Verdicts:
         """Judge records in one thread of the pool: the others are for the doors."""
@@ -222,28 +274,41 @@ class Applier:
             turn = await take(tx)
             if turn is None:
                 return 0
-            head, rows = turn.head, turn.rows
-            # Before a restore we had answered some of these: they are applied as it was said, and not answered again.
-            answered = await inbound.refusals_said(tx, head.stream, head.applied, head.told)
-            verdicts = self._verdicts(turn, answered, directory, verified, now)
-            judged = [verdict for verdict in verdicts if isinstance(verdict, Judged)]
-            refused = [verdict for verdict in verdicts if isinstance(verdict, Refused)]
-            steps = {one.idx: _item(one) for one in judged if _is_step(one)}
-            standing = waiting.Standing()
-            if steps:
-                standing = await waiting.standing(tx, head.peer, () if turn.again else steps.values(), now)
-            waits = {idx: item for idx, item in steps.items() if item in standing.items}
-            appliers = _Appliers.of(self.node_id, self.vault, incomplete=standing.left_out)
-            refused += await appliers.apply(tx, head, [one for one in judged if one.idx not in waits], now)
-            if standing.left_out:
-                waits |= {one.idx: steps[one.idx] for one in refused if one.unknown}
-            judged = [one for one in judged if one.idx not in waits]
-            refused = [one for one in refused if one.idx not in waits]
-            if head.undone and (given := [_item(one) for one in judged if _is_given(one)]):
-                await self.came(tx, given, now)
-            await self._note(tx, turn, [one for one in refused if one.idx not in answered], waits, directory, now)
-            await self._tell_all(tx, head, appliers, judged, refused, now)
-        return len(rows)
+            try:
+                await self._apply_turn(tx, turn, directory, verified, now)
+            except (ProtocolError, *REFUSED_VALUES) as error:
+                raise _Unfit(turn, error) from None
+            except (_ToVerify, NoReceipt, *DATABASE_ERRORS):
+                raise
+            except BaseException:
+                self.resting.add(turn.head.stream)
+                raise
+        return len(turn.rows)
+
+    async def _apply_turn(
+        self, tx: Transaction, turn: _Turn, directory: Directory, verified: _Verdicts, now: datetime
+    ) -> None:
+        head = turn.head
+        # Before a restore we had answered some of these: they are applied as it was said, and not answered again.
+        answered = await inbound.refusals_said(tx, head.stream, head.applied, head.told)
+        verdicts = self._verdicts(turn, answered, directory, verified, now)
+        judged = [verdict for verdict in verdicts if isinstance(verdict, Judged)]
+        refused = [verdict for verdict in verdicts if isinstance(verdict, Refused)]
+        steps = {one.idx: _item(one) for one in judged if _is_step(one)}
+        standing = waiting.Standing()
+        if steps:
+            standing = await waiting.standing(tx, head.peer, () if turn.again else steps.values(), now)
+        waits = {idx: item for idx, item in steps.items() if item in standing.items}
+        appliers = _Appliers.of(self.node_id, self.vault, incomplete=standing.left_out)
+        refused += await appliers.apply(tx, head, [one for one in judged if one.idx not in waits], now)
+        if standing.left_out:
+            waits |= {one.idx: steps[one.idx] for one in refused if one.unknown}
+        judged = [one for one in judged if one.idx not in waits]
+        refused = [one for one in refused if one.idx not in waits]
+        if head.undone and (given := [_item(one) for one in judged if _is_given(one)]):
+            await self.came(tx, given, now)
+        await self._note(tx, turn, [one for one in refused if one.idx not in answered], waits, directory, now)
+        await self._tell_all(tx, head, appliers, judged, refused, now)
 
     def _verdicts(
         self,

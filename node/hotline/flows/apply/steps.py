@@ -9,6 +9,8 @@ from datetime import datetime
 from typing import Final
 from uuid import UUID
 
+from msgspec.structs import replace
+
 from node.hotline.domain.acceptance import Judged, Proven, Refused
 from node.hotline.domain.assessment import from_wire
 from node.hotline.domain.lifecycle import RecordRefused, Said, Speaker, State
@@ -22,6 +24,7 @@ from node.hotline.store.vault import Vault
 from node.platform.database import Transaction
 from protocol.bodies import OutcomeBody, ReportBody
 from protocol.codes import StatusKind, WithdrawalReason
+from protocol.custody import PROVABLE_BYTES_MAX
 from protocol.errors import ProtocolError
 from protocol.record import Record, UnknownBody
 from protocol.steps import ActionBody, AssessmentBody, Corrected, CorrectionBody, StatusBody, Step, WithdrawalBody
@@ -135,6 +138,11 @@ class StepApplier:
         """
         _check_about(body.withdraws, item, "body.withdraws")
         speaker = item.speaker(Said.WITHDRAWN, peer)
+        if speaker is Speaker.REPORTER:
+            if len(one.record.raw) > PROVABLE_BYTES_MAX:
+                raise ProtocolError("too-large", f"a withdrawal has at most {PROVABLE_BYTES_MAX} bytes")
+            # Its own word needs none, and what it adds is handed on to nobody.
+            body = replace(body, proof=None)
         rerouted = speaker is Speaker.GIVER and body.reason is WithdrawalReason.REROUTED and body.proof is None
         if speaker is not Speaker.REPORTER and not rerouted:
             self._check_proof(item, body, one.proven)

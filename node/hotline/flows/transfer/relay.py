@@ -27,7 +27,7 @@ from node.platform.ids import new_id
 from node.platform.telemetry import Logger
 from protocol.bodies import Hosting, ReportBody
 from protocol.codes import StatusKind, TransferReason
-from protocol.custody import TRANSFER_BYTES_MAX, evidence_hash
+from protocol.custody import PROVABLE_BYTES_MAX, evidence_hash
 from protocol.desk import DATABASES_MAX, DatabaseUsed, Statement, encode
 from protocol.errors import ProtocolError
 from protocol.merkle import leaf_hash
@@ -143,8 +143,8 @@ class Relay:
             parent=held.came.leaf_hash.hex(),
             hops=[station.node for station in hand_on.trail[1:]],
         )
-        if len(record) > TRANSFER_BYTES_MAX:
-            raise ProtocolError("too-large", f"a transfer has at most {TRANSFER_BYTES_MAX} bytes")
+        if len(record) > PROVABLE_BYTES_MAX:
+            raise ProtocolError("too-large", f"a transfer has at most {PROVABLE_BYTES_MAX} bytes")
         return record
 
     async def write(
