@@ -253,6 +253,11 @@ class Directory:
         """Return the nodes that have left the network, which nothing is sent to any more."""
         return frozenset(node.id for node in self.nodes.values() if node.state is NodeState.LEFT)
 
+    def fetching(self) -> frozenset[str]:
+        """Return the members that cannot be called and fetch what is for them; no two of them reach each other."""
+        pull = (node for node in self.nodes.values() if node.delivery is Delivery.PULL)
+        return frozenset(node.id for node in pull if node.state is not NodeState.LEFT)
+
     def entry(self, node: str) -> NodeEntry | DeskEntry | None:
         """Return the node, or the desk, of this id."""
         found = self.nodes.get(node)

@@ -15,9 +15,12 @@ import pytest
 
 from node.__main__ import main
 from node.hotline.api.catchup import Waiting
+from node.hotline.api.health import warnings_of
 from node.hotline.domain.delivery import Problem
 from node.hotline.gateways.catchup import Fetched
+from node.hotline.jobs import Jobs
 from node.hotline.pulling import Pulls
+from node.hotline.rounds import Rounds
 from node.hotline.store import judged
 from node.platform.trust import Freshness
 from node.setting_files import write_settings
@@ -28,7 +31,7 @@ from protocol.keys import KeyUse
 from protocol.note import Note, parse_note
 from tests.catchup.copies import as_note, receipts_agree
 from tests.catchup.test_worthless import heard, later, stolen
-from tests.hotline.network import ILLEGAL, Station, eventually, station
+from tests.hotline.network import ILLEGAL, Station, eventually, heard_of, station
 from tests.hotline.test_exchange import told
 from tests.moves.chain import accounted_for
 from tests.peers.simulator import PeerSimulator
@@ -65,6 +68,30 @@ async def test_everything_works_by_outgoing_connections_alone(world: World, behi
         # Nobody called it, and nothing is wrong with it.
         assert await fr.value("SELECT count(*) FROM peers WHERE failures > 0 OR last_problem IS NOT NULL") == 0
         assert await nl.value("SELECT count(*) FROM inbox_refusals") == 0
+
+
+async def test_two_that_only_fetch_are_told_that_nothing_gets_through(world: World, behind: TestNode) -> None:
+    await world.create_field_keys()
+    async with station(world.nodes[0]) as fr:
+        await fr.report(f"http://{ADDRESS['NL']}/1", qualification=ILLEGAL)
+        await fr.settled()
+        # A peer that only fetches comes for it.
+        assert await _told(fr, behind) == []
+        world.nodes[0].entry["delivery"] = "pull"
+        world.sign_directory()
+        await heard_of(fr.node, world.version)
+        said = f"1 records for {behind.id} cannot be delivered: neither can be called"
+        assert await _told(fr, behind) == [said]
+        behind.entry["delivery"] = "push"
+        world.sign_directory()
+        await heard_of(fr.node, world.version)
+        assert await _told(fr, behind) == []
+
+
+async def _told(at: Station, about: TestNode) -> list[str]:
+    """Return what health warns of one hotline."""
+    await Jobs(at.node, Rounds(at.node))._gauges()
+    return [warning for warning in warnings_of(at.node) if about.id in warning]
 
 
 async def test_who_can_rely_on_no_directory_fetches_nothing_until_it_can(

@@ -95,6 +95,31 @@ def desk(hotline: Hotline, tmp_path: Path) -> Desk:
     return Desk(hotline, folder)
 
 
+def test_members_that_only_fetch_are_told_to_be_out_of_each_other_s_reach(
+    hotline: Hotline, desk: Desk, members: tuple[Home, Home]
+) -> None:
+    proposal = desk.folder / "first"
+    desk.init(proposal)
+
+    def fetches_only(home: Home) -> None:
+        said = hotline("--settings", home.settings, "descriptor", "--delivery", "pull")
+        assert said.status == 0, said.err
+
+    fetches_only(members[0])
+    assert "WARNING" not in desk.says("propose", proposal, "--member", *map(descriptor, members))
+    fetches_only(members[1])
+    warning = "WARNING: fr.hotline.example, nl.hotline.example only fetch, and no two of them can exchange anything."
+    for words in (("propose", proposal, "--member", *map(descriptor, members)), ("show", proposal)):
+        assert warning in desk.says(*words).splitlines()
+    for name in ("ada", "ben"):
+        assert warning in desk.says("sign", proposal, "--key", desk.key(name)).splitlines()
+    desk.publish(proposal)
+    assert warning in desk.says("show", desk.repository).splitlines()
+    # Who has left needs nobody.
+    left = ("propose", desk.folder / "second", "--published", desk.repository, "--state", "nl.hotline.example=left")
+    assert "WARNING" not in desk.says(*left)
+
+
 def test_a_directory_that_fills_its_limits_is_told_and_one_beyond_them_is_not_proposed(
     desk: Desk, members: tuple[Home, Home], monkeypatch: pytest.MonkeyPatch
 ) -> None:

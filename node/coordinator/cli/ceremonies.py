@@ -340,6 +340,9 @@ def _describe(proposal: Proposal) -> None:
 def _warn(document: bytes, directory: Directory) -> None:
     for line in room_warnings(document, directory):
         print(f"WARNING: {line}.")
+    fetching = sorted(directory.fetching())
+    if len(fetching) > 1:
+        print(f"WARNING: {', '.join(fetching)} only fetch, and no two of them can exchange anything.")
 
 
 def show_directory(directory: Directory) -> None:

@@ -37,7 +37,8 @@ class Standing:
 
     `equivocations` are how many proofs (`proofs`) there are that a `peer` told two stories, `relay_failures` how many
     `records` a `node` never receipted, by `code`: those went another way, and are no warning. `out_of_reach` is empty
-    where no directory says who is a member.
+    where no directory says who is a member. `unreachable` are how many `records` wait for a `peer` that only fetches,
+    as we do.
     """
 
     differences: list[StoredDifference]
@@ -45,12 +46,17 @@ class Standing:
     equivocations: list[Row]
     relay_failures: list[Row]
     out_of_reach: tuple[OutOfReach, ...]
+    unreachable: list[Row]
 
     def sentences(self) -> list[str]:
         """Return what needs a person, without full stops."""
         return [
             *(f"{row['peer']} told two stories: {row['proofs']} proofs of it are stored" for row in self.equivocations),
             *(one.sentence for one in self.out_of_reach),
+            *(
+                f"{row['records']} records for {row['peer']} cannot be delivered: neither can be called"
+                for row in self.unreachable
+            ),
             *difference_sentences(self.differences),
             *(refusal_sentence(row) for row in self.desk_refusals),
         ]
@@ -82,6 +88,7 @@ async def read_standing(tx: Transaction, own: str, directory: Directory | None) 
         equivocations=await tx.fetch(_EQUIVOCATIONS),
         relay_failures=await tx.fetch(_RELAY_FAILURES),
         out_of_reach=() if directory is None else await _out_of_reach(tx, own, directory),
+        unreachable=[] if directory is None else await _unreachable(tx, own, directory),
     )
 
 
@@ -96,6 +103,13 @@ async def _out_of_reach(tx: Transaction, own: str, directory: Directory) -> tupl
 
 
 _EQUIVOCATIONS = "SELECT peer, count(*) AS proofs FROM equivocations GROUP BY 1 ORDER BY 1"
+
+
+async def _unreachable(tx: Transaction, own: str, directory: Directory) -> list[Row]:
+    fetching = directory.fetching()
+    return await tx.fetch(_UNREACHABLE, sorted(fetching - {own})) if own in fetching else []
+
+
 #: What has no receipt is taken back by itself, or stays ours.
 _OUT_OF_REACH = (
     "SELECT i.assigned_node AS node, count(*) AS items FROM items i "
@@ -105,6 +119,11 @@ _OUT_OF_REACH = (
     "JOIN delivery_cursors c ON c.stream = o.stream WHERE o.item_id = i.id AND s.peer = i.assigned_node "
     "AND o.type IN ('report', 'transfer') AND o.idx >= c.acked_size "
     "AND NOT EXISTS (SELECT 1 FROM receipts r WHERE r.stream = o.stream AND r.size > o.idx)) "
+    "GROUP BY 1 ORDER BY 1"
+)
+_UNREACHABLE = (
+    "SELECT s.peer, sum(s.next_index - c.acked_size)::bigint AS records FROM outbound_streams s "
+    "JOIN delivery_cursors c ON c.stream = s.id WHERE s.peer = ANY($1) AND s.next_index > c.acked_size "
     "GROUP BY 1 ORDER BY 1"
 )
 _RELAY_FAILURES = (
