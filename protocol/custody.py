@@ -33,15 +33,20 @@ _FIRST_SIGNATURE_STEP: Final = 5
 def evidence_hash(evidence: Mapping[str, object]) -> str:
     """Return what names a piece of evidence: SHA-256 in lower-case hex over what was found, not when or by which file.
 
-    The addresses, sorted, where `addresses` lists them; else the whole object without `at`. Written as JSON without
-    spaces, members sorted. Two answers of DNS with one set of addresses are so the same evidence, whatever two
-    databases make of it.
+    Two answers of DNS with one set of addresses are so the same evidence, whatever two databases make of it.
+    """
+    return hashlib.sha256(evidence_text(evidence).encode()).hexdigest()
+
+
+def evidence_text(evidence: Mapping[str, object]) -> str:
+    """Return what is hashed: the addresses, sorted, where `addresses` lists them; else the whole object without `at`.
+
+    Written as JSON without spaces, members sorted (PROTOCOL section 6, transfers).
     """
     found: object = sorted(_addresses(evidence))
     if not found:
         found = {name: value for name, value in evidence.items() if name != "at"}
-    text = json.dumps(found, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return hashlib.sha256(text.encode()).hexdigest()
+    return json.dumps(found, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
 
 def _addresses(evidence: Mapping[str, object]) -> set[str]:

@@ -5,6 +5,7 @@ Never writes what was sent, or the path that was asked for, into a log line, a m
 
 import asyncio
 import base64
+import re
 import secrets
 import ssl
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
@@ -41,6 +42,7 @@ _HTTP_KINDS: Final[Mapping[int, ProblemKind]] = {
     413: problem.TOO_LARGE,
     415: problem.UNSUPPORTED_MEDIA_TYPE,
 }
+_WHOLE: Final = re.compile("-?(?:0|[1-9][0-9]*)")
 _CLOSE: Final = {"Connection": "close"}
 _SOON: Final = {"Retry-After": "1"}
 _REQUEST_ID: Final = web.RequestKey("request_id", str)
@@ -281,6 +283,9 @@ def _parameters(request: web.Request, route: Route) -> dict[str, Any]:
 
 
 def _converted(name: str, text: str, kind: Any) -> Any:
+    if getattr(kind, "__origin__", kind) is int and not _WHOLE.fullmatch(text):
+        # One spelling for each number; msgspec takes 1.0 and 1e3 as well.
+        raise problem.field_problem(name, "wrong-type", "must be a whole number in decimal digits")
     try:
         return msgspec.convert(text, kind, strict=False)
     except msgspec.ValidationError as error:

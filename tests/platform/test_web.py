@@ -250,6 +250,8 @@ async def test_parameters_are_converted_and_checked_like_fields(server: Server) 
     assert body == {"item": ITEM.rsplit("/", 1)[-1], "limit": 20}
     for query, field_name, reason in (
         ("?limit=x", "limit", "wrong-type"),
+        ("?limit=1e1", "limit", "wrong-type"),
+        ("?limit=20.0", "limit", "wrong-type"),
         ("?limit=0", "limit", "out-of-range"),
         ("?limit=1&limit=2", "limit", "repeated"),
         ("?page=https://files.example/a", "query", "unknown-field"),

@@ -95,7 +95,7 @@ def build(stored: Mapping[str, Example]) -> dict[str, Example]:
     refusals["records"] += spoiled.step_records(records)
     return {
         "keys": _keys(),
-        "directory": {**_directory(), "refused": spoiled.directories()},
+        "directory": {**_directory(), "windows": pure.windows(), "refused": spoiled.directories()},
         "records": {name: _record(name, raw) for name, raw in records.items()},
         "batch": batch,
         "transfer": moved,
@@ -105,6 +105,7 @@ def build(stored: Mapping[str, Example]) -> dict[str, Example]:
         "refused": refusals,
         "urls": urls(),
         "trees": pure.trees(),
+        "evidence": {"cases": pure.evidence()},
         "routing": {"cases": pure.routing()},
         "delivery": pure.delivery(),
         "problems": pure.problems(),
@@ -126,7 +127,7 @@ def _record(name: str, raw: bytes) -> Example:
         "leaf_hash": leaf_hash(raw).hex(),
         "iss": said["iss"],
         "aud": said["aud"],
-        "becomes": "kept" if name in {"unknown-type", "later-schema"} else "accepted",
+        "becomes": "kept" if name in {"unknown-type", "later-schema", "status-epoch"} else "accepted",
     }
 
 
@@ -231,9 +232,12 @@ def _messages(batch: Example) -> Example:
     # The second record alone, to a receiver that holds nothing yet.
     second = encode_batch(batch["note"].encode(), [media_report()])
     ahead = _request("PUT", f"/peer/v1/inbox/{FR}/1/1", {"content-type": MEDIA_TYPE}, second)
+    fetch = _request("GET", f"/peer/v1/outbox/{FR}/1?from=0&wait=20", {}, b"")
+    nothing = json.dumps({"written": 0, "epoch": 1}).encode()
     return {
         "batch": _exchange(put, Response(200, {**note_type, "hx-credit": "998000", **version}, receipt)),
         "receipt": _exchange(get, Response(200, {**note_type, **version}, receipt)),
+        "fetch": _exchange(fetch, Response(404, {"content-type": "application/json", **version}, nothing)),
         "refusal": _exchange(ahead, Response(409, {"content-type": PROBLEM_TYPE, **version}, problem)),
     }
 

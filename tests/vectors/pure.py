@@ -1,5 +1,6 @@
 """Vectors of what a node computes from what it knows: trees, competence, decisions of a sender, problems, heads."""
 
+import hashlib
 import json
 from collections.abc import Mapping
 from typing import Any, Final
@@ -7,11 +8,14 @@ from uuid import UUID
 
 from node.hotline.domain.delivery import KEY_PROBLEMS, KEY_PROBLEMS_QUIET, BackOff, Problem, Rewind, Shrink, decide
 from node.hotline.domain.routing import Keep, Send, competent
+from protocol.custody import evidence_text
 from protocol.directory import parse_directory
 from protocol.errors import ProtocolError
 from protocol.hello import Heads, Held, Written, encode_heads
+from protocol.keys import KeyUse
 from protocol.merkle import Edge, inclusion_proof, leaf_hash
 from protocol.problems import REGISTRY, parse_problem, problem_body
+from protocol.timestamps import parse_time
 from tests.vectors.network import DE, FR, NL, directory_document
 
 Case = dict[str, Any]
@@ -34,6 +38,62 @@ def trees() -> Case:
         for index in range(size)
     ]
     return {"records": records, "leaf_hashes": [one.hex() for one in leaves], "sizes": sizes, "paths": paths}
+
+
+def evidence() -> list[Case]:
+    """Return what was found of where an item is hosted, the bytes that are hashed of it, and their SHA-256."""
+    addresses = [{"ip": "203.0.113.9"}, {"ip": "2001:db8::7"}, {"ip": "203.0.113.10"}, {"ip": "203.0.113.9"}]
+    said: list[tuple[str, Case]] = [
+        ("one address", {"at": "2026-11-22T15:59:58.000Z", "addresses": [{"ip": "203.0.113.9", "kind": "other"}]}),
+        ("several, one of them twice, compared as text", {"addresses": addresses}),
+        ("no address: the object, but when", {"at": "2026-11-22T15:59:58.000Z", "dns": {"outcome": "none"}}),
+        ("members sorted at every depth", {"z": {"b": 1, "a": [True, None, "x"]}, "a": -5, "Z": {}}),
+        ("escapes, and what needs none", {"word": 'é/"\\\n\u007f\U0001f600', "é": "\b\f\r\t\u0001"}),
+        ("an address that is none counts for nothing", {"addresses": [{"ip": 7}, "203.0.113.9"]}),
+        ("nothing was found", {}),
+    ]
+    return [{"what": what, "evidence": found, **_named(found)} for what, found in said]
+
+
+def _named(found: Case) -> Case:
+    text = evidence_text(found)
+    return {"text": text, "sha256": hashlib.sha256(text.encode()).hexdigest()}
+
+
+def windows() -> list[Case]:
+    """Return in which states and at which times a key counts, was good, and what a request under it is answered."""
+    begin, end, theft = "2026-11-01T00:00:00.000Z", "2026-11-20T00:00:00.000Z", "2026-11-10T00:00:00.000Z"
+    keys: list[Case] = [
+        {"state": "next", "not_before": begin},
+        {"state": "active", "not_before": begin},
+        {"state": "retired", "not_before": begin, "retired_at": end},
+        {"state": "compromised", "not_before": begin, "compromised_since": theft},
+        {"state": "compromised", "not_before": begin, "retired_at": end, "compromised_since": theft},
+        {"state": "compromised", "not_before": begin, "retired_at": theft, "compromised_since": end},
+    ]
+    times = ["2026-10-31T23:59:59.999Z", begin, "2026-11-09T23:59:59.999Z", theft, "2026-11-19T23:59:59.999Z", end]
+    return [{**key, "at": at, **window(key, at)} for key in keys for at in times]
+
+
+def window(key: Case, at: str) -> Case:
+    """Return what the directory says of a key of this state at a time."""
+    document = json.loads(directory_document())
+    node = next(one for one in document["nodes"] if one["id"] == FR)
+    node["state"] = "maintenance"
+    http = next(one for one in node["keys"] if one["use"] == "http")
+    stream = next(one for one in node["keys"] if (one["use"], one["algorithm"]) == ("stream", "ed25519"))
+    node["keys"] = [{**one, "retired_at": None, "compromised_since": None, **key} for one in (http, stream)]
+    directory, when = parse_directory(json.dumps(document).encode()), parse_time(at, field="at")
+    code = None
+    try:
+        directory.http_key(directory.nodes[FR].keys[0].public.thumbprint(), when)
+    except ProtocolError as error:
+        code = error.code
+    return {
+        "counts": bool(directory.verification_keys(FR, KeyUse.STREAM, when)),
+        "good": bool(directory.keys_good_at(FR, KeyUse.STREAM, when)),
+        "code": code,
+    }
 
 
 def _members(**weights: tuple[list[str], int, str]) -> list[Case]:

@@ -77,7 +77,7 @@ def test_the_receipt_is_the_senders_note_with_the_receivers_lines_behind() -> No
     assert verify_cosignature(receipt, checkpoint, f"{NL}/receipt", keys) == RECEIPT_S == batch["receipt_time"]
 
 
-@pytest.mark.parametrize("name", ["batch", "receipt", "refusal"])
+@pytest.mark.parametrize("name", ["batch", "receipt", "fetch", "refusal"])
 def test_request_and_answer_verify_and_belong_together(name: str) -> None:
     said, answered = EXAMPLES["messages"][name]["request"], EXAMPLES["messages"][name]["response"]
     request = Request(said["method"], said["target_uri"], said["headers"], said["body"].encode())

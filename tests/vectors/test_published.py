@@ -1,5 +1,6 @@
 """Every published vector against our code: what has to come out comes out, what has to be refused is, with its code."""
 
+import hashlib
 import json
 from datetime import timedelta
 from typing import Any
@@ -14,6 +15,7 @@ from protocol.bodies import OutcomeBody, ReportBody
 from protocol.checkpoint import Checkpoint, StreamId
 from protocol.codes import RecordType, StatusKind
 from protocol.cosignature import verify_checkpoint
+from protocol.custody import evidence_hash
 from protocol.desk import encode, open_ruling, parse_equivocation, parse_statement
 from protocol.directory import DirectoryInvalid, parse_directory
 from protocol.errors import ProtocolError
@@ -26,10 +28,11 @@ from protocol.problems import REGISTRY, parse_problem
 from protocol.profile import Request, verify_request
 from protocol.receipt import open_receipt
 from protocol.record import UnknownBody
+from protocol.steps import StatusBody
 from tests.docs.pages import page, rows
 from tests.vectors.make import FOLDER, read_stored
 from tests.vectors.network import FR, NL, NOW, page_report
-from tests.vectors.pure import decision, route, understood
+from tests.vectors.pure import decision, route, understood, window
 from tests.vectors.spoiled import with_change
 from tests.vectors.test_examples import DIRECTORY
 
@@ -56,7 +59,9 @@ def test_a_record_is_taken_as_it_says(name: str) -> None:
     assert (len(raw), leaf_hash(raw).hex()) == (example["bytes"], example["leaf_hash"])
     judged = judge(0, raw, iss=example["iss"], aud=example["aud"], directory=DIRECTORY, now=NOW)
     assert isinstance(judged, Judged), judged
-    assert isinstance(judged.record.body, UnknownBody) is (example["becomes"] == "kept")
+    body = judged.record.body
+    unread = isinstance(body, UnknownBody) or (isinstance(body, StatusBody) and body.kind is StatusKind.EPOCH)
+    assert unread is (example["becomes"] == "kept")
 
 
 def test_every_type_and_every_kind_of_status_has_a_record() -> None:
@@ -168,6 +173,22 @@ def test_trees_have_their_edges_roots_and_paths() -> None:
     for one in trees["paths"]:
         path = [bytes.fromhex(each) for each in one["path"]]
         verify_inclusion(leaves[one["index"]], one["index"], one["size"], path, roots[one["size"]])
+
+
+@pytest.mark.parametrize("case", VECTORS["evidence"]["cases"], ids=by_what)
+def test_evidence_is_named_by_the_hash_of_its_text(case: dict[str, Any]) -> None:
+    assert evidence_hash(case["evidence"]) == case["sha256"] == hashlib.sha256(case["text"].encode()).hexdigest()
+
+
+def test_two_cases_of_evidence_have_different_names() -> None:
+    assert len({case["sha256"] for case in VECTORS["evidence"]["cases"]}) == len(VECTORS["evidence"]["cases"])
+
+
+@pytest.mark.parametrize("case", VECTORS["directory"]["windows"], ids=lambda case: f"{case['state']} at {case['at']}")
+def test_a_key_counts_as_its_state_and_the_time_say(case: dict[str, Any]) -> None:
+    times = ("not_before", "retired_at", "compromised_since")
+    key = {name: case[name] for name in ("state", *times) if name in case}
+    assert window(key, case["at"]) == {name: case[name] for name in ("counts", "good", "code")}
 
 
 @pytest.mark.parametrize("case", VECTORS["routing"]["cases"], ids=lambda case: f"{case['what']}, {case['case'][-2:]}")
