@@ -7,10 +7,12 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 
 from node.__main__ import main
+from node.platform.embedded import EmbeddedPostgres
 from tests.patience import stretched
 from tests.world import free_port, write_country_file
 
@@ -199,3 +201,54 @@ def new_home(hotline: Hotline, new_database: Callable[[], str], tmp_path: Path) 
         return home
 
     return make
+
+
+@pytest.fixture
+def empty_database(postgres: EmbeddedPostgres) -> str:
+    name = f"e_{uuid4().hex[:12]}"
+    postgres.create_database(name)
+    return postgres.url(name)
+
+
+@pytest.fixture
+def coordinator(tmp_path: Path, hotline: Hotline, empty_database: str) -> Home:
+    """A coordinator that `hotline init` set up."""
+    home = Home(tmp_path / "c", "coordinator.example")
+    home.folder.mkdir()
+    said = hotline("--settings", home.settings, "init", *init_words(empty_database))
+    assert said.status == 0, said.err
+    assert "hotline directory init" in said.out
+    return home
+
+
+def init_words(database: str) -> list[str]:
+    """Return what `hotline init` is called with for a coordinator."""
+    port = free_port()
+    return [
+        *("--role", "coordinator", "--node-id", "coordinator.example", "--base-url", f"http://127.0.0.1:{port}"),
+        *("--listen-peer", f"127.0.0.1:{port}", "--listen-api", f"127.0.0.1:{free_port()}"),
+        *("--database-url", database),
+    ]
+
+
+def published(coordinator: Home, hotline: Hotline, members: list[Home]) -> str:
+    """Hold the ceremonies, publish into the coordinator's database, and return the root's fingerprint."""
+
+    def says(*words: object) -> Said:
+        said = hotline("--settings", coordinator.settings, *words)
+        assert (said.status, said.err) == (0, ""), said
+        return said
+
+    online, folder = coordinator.data / "directory-keys", coordinator.folder
+    says("directory", "new-key", folder / "ada.key")
+    people = ("--root-key", folder / "ada.key.pub", "--directory-key", folder / "ada.key.pub")
+    machine = ("--snapshot-key", online / "snapshot.key.pub", "--timestamp-key", online / "timestamp.key.pub")
+    pin = says("directory", "init", folder / "first", *people, *machine).out.split()[-1]
+    descriptors = [home.data / "descriptor.json" for home in members]
+    out = says(
+        "directory", "propose", folder / "first", "--member", *descriptors, "--desk", coordinator.data / "desk.json"
+    ).out
+    assert "The desk: none → coordinator.example." in out
+    says("directory", "sign", folder / "first", "--key", folder / "ada.key")
+    says("directory", "publish", folder / "first")
+    return pin

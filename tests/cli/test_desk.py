@@ -6,79 +6,26 @@ import signal
 import stat
 import subprocess
 from pathlib import Path
-from uuid import uuid4
 
 import aiohttp
 import pytest
 
 from node.clock import SystemClock
 from node.coordinator import room
-from node.platform.embedded import EmbeddedPostgres
 from node.platform.httpclient import PeerAnswer, PeerClient, make_session
 from node.platform.keyfiles import DESK_KEYS, NodeKeys
 from node.platform.membership import read_directory
 from node.settings import load_settings
 from protocol.desk import open_ruling
 from protocol.problems import parse_problem
-from tests.cli.conftest import Home, Hotline, NewHome, Said, command, environment
+from tests.cli.conftest import Home, Hotline, NewHome, Said, command, environment, init_words, published
 from tests.cli.test_network import serving as running
 from tests.cli.test_network import wait_for
 from tests.hotline.network import eventually
 from tests.patience import stretched
-from tests.world import free_port
 
 DISPUTE = "0193a5f0-0000-7000-8000-000000000009"
 AT = "2026-11-22T16:00:00.123Z"
-
-
-@pytest.fixture
-def empty_database(postgres: EmbeddedPostgres) -> str:
-    name = f"e_{uuid4().hex[:12]}"
-    postgres.create_database(name)
-    return postgres.url(name)
-
-
-@pytest.fixture
-def coordinator(tmp_path: Path, hotline: Hotline, empty_database: str) -> Home:
-    """A coordinator that `hotline init` set up."""
-    home = Home(tmp_path / "c", "coordinator.example")
-    home.folder.mkdir()
-    said = hotline("--settings", home.settings, "init", *init_words(empty_database))
-    assert said.status == 0, said.err
-    assert "hotline directory init" in said.out
-    return home
-
-
-def init_words(database: str) -> list[str]:
-    port = free_port()
-    return [
-        *("--role", "coordinator", "--node-id", "coordinator.example", "--base-url", f"http://127.0.0.1:{port}"),
-        *("--listen-peer", f"127.0.0.1:{port}", "--listen-api", f"127.0.0.1:{free_port()}"),
-        *("--database-url", database),
-    ]
-
-
-def published(coordinator: Home, hotline: Hotline, members: list[Home]) -> str:
-    """Hold the ceremonies, publish into the coordinator's database, and return the root's fingerprint."""
-
-    def says(*words: object) -> Said:
-        said = hotline("--settings", coordinator.settings, *words)
-        assert (said.status, said.err) == (0, ""), said
-        return said
-
-    online, folder = coordinator.data / "directory-keys", coordinator.folder
-    says("directory", "new-key", folder / "ada.key")
-    people = ("--root-key", folder / "ada.key.pub", "--directory-key", folder / "ada.key.pub")
-    machine = ("--snapshot-key", online / "snapshot.key.pub", "--timestamp-key", online / "timestamp.key.pub")
-    pin = says("directory", "init", folder / "first", *people, *machine).out.split()[-1]
-    descriptors = [home.data / "descriptor.json" for home in members]
-    out = says(
-        "directory", "propose", folder / "first", "--member", *descriptors, "--desk", coordinator.data / "desk.json"
-    ).out
-    assert "The desk: none → coordinator.example." in out
-    says("directory", "sign", folder / "first", "--key", folder / "ada.key")
-    says("directory", "publish", folder / "first")
-    return pin
 
 
 def statement(members: list[Home]) -> bytes:

@@ -1,6 +1,8 @@
 """The operations of the directory, each with running nodes that are not restarted and not called."""
 
+import hashlib
 import json
+import math
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -214,6 +216,17 @@ async def test_several_hotlines_of_a_country_share_its_cases_by_weight(authority
         assert row["assigned_node"] == "de.hotline.example"
 
 
+def by_the_document(case: UUID, weights: dict[str, int]) -> str:
+    """Return whose a case is, by the sentences of docs/protocol.md, section 2, alone."""
+
+    def score(node_id: str) -> tuple[float, str]:
+        drawn = hashlib.sha256(b"hx/1/route\0" + node_id.encode() + b"\0" + case.bytes).digest()
+        n = int.from_bytes(drawn[:8], "big") >> 12
+        return -weights[node_id] / math.log((n + 0.5) / 2**52), node_id
+
+    return max(weights, key=score)
+
+
 async def test_shares_follow_the_weights_and_are_the_same_at_every_node(authority: Authority, world: World) -> None:
     """The Dutch hotline counts three times as much as the German one for what is hosted in the Netherlands."""
     async with network(authority, world) as net, station(world.nodes[2]) as german:
@@ -234,14 +247,17 @@ async def test_shares_follow_the_weights_and_are_the_same_at_every_node(authorit
         # The choice is the id's alone: these ids give these shares on every machine.
         shares = Counter(whose(UUID(int=number)) for number in range(1, 2001))
         assert 0.72 < shares["nl.hotline.example"] / 2000 < 0.78
-        items = [await net.report() for _ in range(24)]
+        items = [await net.report() for _ in range(40)]
+        expected: Counter[str] = Counter()
         for item in items:
             row = await net.fr.until(item, "sent", limit_s=40)
             holder = whose(row["case_id"])
+            assert holder == by_the_document(row["case_id"], {"nl.hotline.example": 3, "de.hotline.example": 1})
+            expected[holder] += 1
             assert row["assigned_node"] == holder
             await arrived(stations[holder], item, "assigned")
-        held = [await one.value("SELECT count(*) FROM items") for one in (net.nl, german)]
-        assert sum(held) == len(items)
+        held = {one: await stations[one].value("SELECT count(*) FROM items") for one in expected}
+        assert held == expected
 
 
 async def test_a_node_moves_to_another_address(authority: Authority, world: World) -> None:
