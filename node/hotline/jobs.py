@@ -38,7 +38,7 @@ _GIVE_WAY_S = 0.5
 _COMPARE_S = 600
 #: So often it is looked for what peers did not take in time, or cannot take any more.
 _FALLBACK_S = 60
-#: So often it is looked for items whose country has a hotline: one came late, or could not go when it was looked.
+#: So often it is looked for items whose country has a hotline: one came late, could not go, or was refused.
 _ORPHANS_S = 60
 #: So often it is looked for what a peer refused to believe and is told again.
 _RETELL_S = 60
@@ -268,14 +268,15 @@ class Jobs:
                 if not await node.moving.fallback.run_once(node.directory(), late=late):
                     return
 
-    async def _orphans(self) -> None:
-        """Let items go whose country has a hotline."""
+    async def _orphans(self, *, at_once: bool = False) -> None:
+        """Let items go whose country has a hotline; `at_once` also what it refused as not its own just now."""
         node = self._node
         if node.membership.has_expired():
             return
         async with node.db.session_lock("orphans") as held:
             if held is not None:
                 await node.moving.orphans.run(node.directory())
+                await node.moving.resender.run(node.directory(), at_once=at_once)
 
     async def _retell(self) -> None:
         """Tell again who has an item, where it was not believed.
@@ -330,7 +331,7 @@ class Jobs:
                     "receipts prove nothing any more, and are given again", action="receipts.judged", count=worthless
                 )
             await node.rerouter.run()
-            await self._orphans()
+            await self._orphans(at_once=True)
             await self._fallback()
             await self._retell()
             await self._tell_given_up()

@@ -1,4 +1,4 @@
-"""Puts together what moves items: relocation, disputes, the fallback, orphans, who hears of it. Does none of it."""
+"""Puts together what moves items: relocation, disputes, fallback, what goes again, who hears of it. Does none of it."""
 
 import random
 from collections.abc import Callable
@@ -11,6 +11,7 @@ from node.hotline.flows.transfer.fallback import Fallback
 from node.hotline.flows.transfer.orphans import Orphans
 from node.hotline.flows.transfer.relay import Relay
 from node.hotline.flows.transfer.relocate import Relocator
+from node.hotline.flows.transfer.resend import Resender
 from node.hotline.flows.transfer.retell import Reteller
 from node.hotline.gateways.desk import DeskGateway
 from node.hotline.gateways.peers import PeerGateway
@@ -31,6 +32,7 @@ class Moving:
     disputer: Disputer
     fallback: Fallback
     orphans: Orphans
+    resender: Resender
     reteller: Reteller
 
 
@@ -73,5 +75,6 @@ def assemble_moving(
         ),
         fallback=Fallback(db, relay, clock.now, MOVES_MAX),
         orphans=Orphans(db, relay, clock.now, MOVES_MAX),
+        resender=Resender(db, relay, clock.now, MOVES_MAX),
         reteller=Reteller(db, teller, clock.now, log, MOVES_MAX),
     )

@@ -25,7 +25,7 @@ from node.platform.nonces import forget_nonces, remember_nonce
 from protocol.merkle import Edge
 from tests.simulation.twins import NOW, PEERS, Step, plain
 
-_STATES = ("locating", "ready", "waiting", "undeliverable", "sent", "leaving", "transferred", "kept")
+_STATES = ("locating", "ready", "waiting", "undeliverable", "refused", "sent", "leaving", "transferred", "kept")
 
 
 class Calls:
@@ -304,6 +304,7 @@ class Calls:
                 leased,
                 [dict(row) for row in await items.lock_ready(tx, 3)],
                 [dict(row) for row in await items.lock_undeliverable(tx, None, 3)],
+                [dict(row) for row in await items.lock_refused(tx, ["why"], other, 3)],
                 [dict(row) for row in await items.page(tx, None, one, 3)],
                 await items.queue_depths(tx),
                 sorted(str(dict(row)) for row in await items.counts(tx)),

@@ -32,6 +32,7 @@ _QUEUES: Final[Mapping[str, str]] = {
     "move": "to be located anew",
     "leaving": "handed on, no receipt yet: still ours",
     "disputed": "at the network's desk",
+    "refused": "refused by their hotline: wait for a person",
     "orphaned": "ours for a country without a hotline",
 }
 _DETAILS_MAX: Final = 6

@@ -79,6 +79,8 @@ class Event(StrEnum):
     DIRECTORY_CHANGED = "directory-changed"
     """Another membership directory: the route may be found now."""
     REFUSED_BY_PEER = "refused-by-peer"
+    GOES_AGAIN = "goes-again"
+    """The peer refused it as not its own; by the directory of now it may be, or is another's."""
     RELAY_FAILED = "relay-failed"
     """The peer did not receipt it in time, or is no longer one that is sent to."""
     HANDED_ON = "handed-on"
@@ -143,6 +145,7 @@ TABLE: Mapping[tuple[State, Event], State] = MappingProxyType(
         (State.UNDELIVERABLE, Event.QUALIFIED_NOT_ILLEGAL): State.CLOSED,
         (State.SENT, Event.REFUSED_BY_PEER): State.REFUSED,
         (State.REFUSED, Event.RELOCATE): State.LOCATING,
+        (State.REFUSED, Event.GOES_AGAIN): State.WAITING,
         (State.REFUSED, Event.QUALIFIED_ILLEGAL): State.REFUSED,
         (State.REFUSED, Event.QUALIFIED_NOT_ILLEGAL): State.CLOSED,
         (State.KEPT, Event.QUALIFIED_ILLEGAL): State.KEPT,

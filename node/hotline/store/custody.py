@@ -399,14 +399,15 @@ async def taken_back(
     return found | {(own, row["node"]): row["failed_at"] for row in ours}
 
 
-async def refusals(tx: Transaction, item_id: UUID, node: str) -> tuple[int, datetime | None]:
-    """Return how often a node refused a transfer of the item, and when it did last."""
+async def refusals(tx: Transaction, item_id: UUID, node: str, type_: str) -> tuple[int, datetime | None]:
+    """Return how often a node refused a record of this type that gave it the item, and when it did last."""
     row = await tx.row(
         "SELECT count(*) AS refusals, max(r.refused_at) AS last FROM outbox o "
         "JOIN outbound_streams s ON s.id = o.stream JOIN outbox_refusals r ON r.stream = o.stream AND r.idx = o.idx "
-        "WHERE o.item_id = $1 AND o.type = 'transfer' AND s.peer = $2",
+        "WHERE o.item_id = $1 AND o.type = $3 AND s.peer = $2",
         item_id,
         node,
+        type_,
     )
     return (0, None) if row is None else (row["refusals"], row["last"])
 

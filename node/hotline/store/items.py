@@ -159,6 +159,18 @@ async def lock_undeliverable(tx: Transaction, after: UUID | None, limit: int) ->
     )
 
 
+async def lock_refused(tx: Transaction, reasons: Sequence[str], after: UUID | None, limit: int) -> list[Row]:
+    """Lock up to `limit` refused items with one of these reasons after `after`, in the order of their ids."""
+    return await tx.fetch(
+        "SELECT id, case_id, state, reason, hosting_country, qualification FROM items "
+        "WHERE state = 'refused' AND reason = ANY($1) AND ($2::uuid IS NULL OR id > $2) "
+        "ORDER BY id LIMIT $3 FOR UPDATE SKIP LOCKED",
+        list(reasons),
+        after,
+        limit,
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Move:
     """Where a routed item goes; `report_hash` is that of the record that tells it, where there is one."""
@@ -258,6 +270,8 @@ async def queue_depths(tx: Transaction, left: Collection[str] = ()) -> dict[str,
         "(SELECT count(*) FROM relocations) AS move, "
         "(SELECT count(*) FROM items WHERE state = 'leaving') AS leaving, "
         "(SELECT count(*) FROM items WHERE state = 'disputed') AS disputed, "
+        # One that its hotline found not to be its own goes again by itself.
+        "(SELECT count(*) FROM items WHERE state = 'refused' AND reason <> 'not-competent') AS refused, "
         "(SELECT count(*) FROM items WHERE state IN ('assigned', 'kept') AND hosting_country <> assigned_country) "
         "AS orphaned, "
         "(SELECT coalesce(sum(s.next_index - c.acked_size), 0)::bigint FROM outbound_streams s "

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from node.hotline.domain.custody import REFUSED_TOO_OFTEN, Contest, HandOn, fate, goes_again_at
+from node.hotline.domain.custody import Contest, HandOn, fate
 from node.hotline.domain.lifecycle import Event, State, next_state
 from node.hotline.domain.routing import HOSTING_COUNTRY, Route, Send, competent, countries_elsewhere
 from node.hotline.flows.transfer.relay import Relay
@@ -53,7 +53,7 @@ class Orphans:
             proofs = Proofs(tx, self.relay.vault)
             for row in rows:
                 route = await self._route(tx, directory, row)
-                if isinstance(route, Send) and await self._may_go(tx, row, route, now):
+                if isinstance(route, Send) and await self.relay.may_go(tx, row, route.node_id, "transfer", now):
                     await self._go(tx, proofs, row, route, now)
         return len(rows), rows[-1]["id"] if rows else None
 
@@ -64,20 +64,6 @@ class Orphans:
         if not isinstance(route, Send):
             return route
         return competent(directory, country, case_id, own, await custody.failed_at(tx, row["id"]))
-
-    async def _may_go(self, tx: Transaction, row: Row, route: Send, now: datetime) -> bool:
-        """Tell whether its hotline did not refuse the item just now; of one that was refused too often a person hears.
-
-        Such an item is marked, so that it is told once.
-        """
-        refusals, last = await custody.refusals(tx, row["id"], route.node_id)
-        if last is None:
-            return True
-        again_at = goes_again_at(refusals, last)
-        if again_at is None and row["reason"] != REFUSED_TOO_OFTEN:
-            self.relay.not_taken(row["id"], route.node_id, row["reason"])
-            await custody.stand(tx, row["id"], row["state"], REFUSED_TOO_OFTEN, now)
-        return again_at is not None and now >= again_at
 
     async def _go(self, tx: Transaction, proofs: Proofs, row: Row, route: Send, now: datetime) -> None:
         if row["received_stream"] is None:

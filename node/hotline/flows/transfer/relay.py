@@ -12,7 +12,7 @@ from uuid import UUID
 import msgspec
 
 from node.hotline.domain.assessment import to_wire
-from node.hotline.domain.custody import Contest, HandOn
+from node.hotline.domain.custody import REFUSED_TOO_OFTEN, Contest, HandOn, goes_again_at
 from node.hotline.domain.lifecycle import Event, State, next_state
 from node.hotline.store import custody, desk, outbound
 from node.hotline.store.amendments import Amendments
@@ -221,6 +221,20 @@ class Relay:
                 await custody.stand(tx, held.id, stays, reason, now)
             return
         await self.write(tx, held, to, hosting, record, row["verdict"], now, state=state)
+
+    async def may_go(self, tx: Transaction, row: Row, node: str, type_: str, now: datetime) -> bool:
+        """Tell whether a hotline did not refuse an item just now; of one that was refused too often a person hears.
+
+        `type_` is that of the records that gave it the item. Such an item is marked, so that it is told once.
+        """
+        refusals, last = await custody.refusals(tx, row["id"], node, type_)
+        if last is None:
+            return True
+        again_at = goes_again_at(refusals, last)
+        if again_at is None and row["reason"] != REFUSED_TOO_OFTEN:
+            self.not_taken(row["id"], node, row["reason"])
+            await custody.stand(tx, row["id"], row["state"], REFUSED_TOO_OFTEN, now)
+        return again_at is not None and now >= again_at
 
     def not_carried(self, item_id: UUID, code: str) -> None:
         """Tell a person that no record can give an item to its hotline: it has to be told in another way."""
