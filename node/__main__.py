@@ -51,6 +51,7 @@ COMMANDS: Final[Mapping[str, _Entry]] = {
     "act": _Entry("node.hotline.cli.acting", "record what was done about one item"),
     "correct": _Entry("node.hotline.cli.correcting", "correct a report of this hotline"),
     "withdraw": _Entry("node.hotline.cli.withdrawing", "take back this hotline's report of one item"),
+    "reclaim": _Entry("node.hotline.cli.reclaiming", "let items go another way that a hotline has which is gone"),
     "move": _Entry("node.hotline.cli.moving", "look at an item's location anew, or set it"),
     "desk": _Entry("node.coordinator.cli.desk", "the network's desk, at the coordinator: list disputes, decide them"),
     "prove": _Entry("node.hotline.cli.proving", "write the proof of one item's record"),

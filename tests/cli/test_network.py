@@ -151,9 +151,16 @@ def test_what_a_suspended_hotline_has_is_shown_and_goes_to_another(
         shown = says("status")
         assert "Items with hotlines that are gone" in shown
         assert f"WARNING: {warning}." in shown
-        says("withdraw", item, "--reason", "other")
-        says("import", file, "--no-progress", "--source", "again")
+        for node, why in ((nl.id, "is suspended and may come back"), (de.id, "is a member that takes part")):
+            refused = hotline("--settings", fr.settings, "reclaim", node)
+            assert (refused.status, refused.out, why in refused.err) == (2, "", True)
+        (line, said) = says("reclaim", nl.id, "--suspended").splitlines()
+        assert line.startswith(f"{item} is ")
+        assert said == f"1 items were taken back from {nl.id}."
         wait_for(sender, "deliver.receipt")
+        again = hotline("--settings", fr.settings, "reclaim", nl.id, "--suspended", "--item", item)
+        assert (again.status, again.err) == (1, "")
+        assert again.out.endswith(f"Item {item} is none of ours that it has.\n")
         assert json.loads(says("status", "--json"))["out_of_reach"] == []
     states = sql(database, "SELECT string_agg(state || ' ' || assigned_node, ', ' ORDER BY id) FROM items")
     assert states == f"withdrawn {nl.id}, sent {de.id}"

@@ -7,9 +7,9 @@ from datetime import datetime
 from uuid import UUID
 
 from node.hotline.domain.acts import overlaid
-from node.hotline.domain.steps import Heir, heir_state
-from node.hotline.store import items, outbound
-from node.hotline.store.qualification import from_column
+from node.hotline.domain.steps import Heir, KnownItem, heir_state
+from node.hotline.store import intake, items, outbound
+from node.hotline.store.qualification import from_column, to_column
 from node.hotline.store.vault import Vault
 from node.platform.database import Transaction
 from protocol.record import parse_record
@@ -118,6 +118,44 @@ class Amendments:
             )
             if state == "locating":
                 await items.requeue(self.tx, [heir.id], now)
+
+    async def report_anew(self, item: KnownItem, new: UUID, now: datetime) -> UUID:
+        """Write the item `new` of the same case for the URL of one that ended; return the item that counts for the URL.
+
+        That is the one that counts already, where there is one; then none is written.
+        """
+        row = await self.tx.row("SELECT * FROM items WHERE id = $1", item.id)
+        if row is None:
+            raise LookupError("the item is locked")
+        counts: UUID = await self.tx.value(
+            "SELECT item_id FROM url_identities WHERE url_digest = $1", row["url_digest"]
+        )
+        if counts != item.id:
+            return counts
+        state, reason = heir_state(Heir(new, item.id, received=False, own=item.own))
+        sealed = {
+            name: None
+            if row[name] is None
+            else self.vault.seal("items", name, new, self.vault.open("items", name, item.id, row[name]))
+            for name in ("url_enc", "normal_enc")
+        }
+        again = intake.ItemRow(
+            id=new,
+            case_id=item.case_id,
+            kind=row["kind"],
+            page_id=row["page_id"],
+            url_enc=sealed["url_enc"] or b"",
+            normal_enc=sealed["normal_enc"],
+            url_digest=row["url_digest"],
+            hashes=None if row["hashes"] is None else json.dumps(row["hashes"]),
+            duplicate_of=None,
+            state=state,
+            reason=reason,
+            qualification=to_column(item.own),
+        )
+        await self.tx.execute("UPDATE url_identities SET item_id = $2 WHERE item_id = $1", item.id, new)
+        await intake.copy_items(self.tx, [again], now)
+        return new
 
     async def _lock_heirs(self, ids: Sequence[UUID]) -> list[Heir]:
         rows = await self.tx.fetch(

@@ -5,30 +5,13 @@ Counts, ids and codes, never content. Decides nothing.
 
 from dataclasses import dataclass
 
-from node.hotline.domain.absence import absence, in_words
 from node.hotline.store import desk, heads
+from node.hotline.store.astray import OutOfReach, out_of_reach
 from node.hotline.store.desk import refusal_sentence
 from node.hotline.store.heads import StoredDifference, difference_sentences
 from node.platform.database import Row, Transaction
 from node.platform.telemetry import Metrics
 from protocol.directory import Directory
-
-
-@dataclass(frozen=True, slots=True)
-class OutOfReach:
-    """How many items that we reported are with a hotline that is no member any more; `code` says why it is none.
-
-    It receipted them, or told us that it has them.
-    """
-
-    node: str
-    code: str
-    items: int
-
-    @property
-    def sentence(self) -> str:
-        """Say it for a person, without a full stop."""
-        return f"{self.items} items of ours are with {self.node}, which {in_words(self.code)}, and nobody acts on them"
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,22 +70,9 @@ async def read_standing(tx: Transaction, own: str, directory: Directory | None) 
         desk_refusals=await desk.refusals(tx),
         equivocations=await tx.fetch(_EQUIVOCATIONS),
         relay_failures=await tx.fetch(_RELAY_FAILURES),
-        out_of_reach=() if directory is None else await _out_of_reach(tx, own, directory),
+        out_of_reach=() if directory is None else await out_of_reach(tx, own, directory),
         unreachable=[] if directory is None else await _unreachable(tx, own, directory),
     )
-
-
-async def _out_of_reach(tx: Transaction, own: str, directory: Directory) -> tuple[OutOfReach, ...]:
-    # Whoever has an item of ours was written to: at least an outcome, where it told us so itself.
-    peers = [row["peer"] for row in await tx.fetch("SELECT DISTINCT peer FROM outbound_streams ORDER BY 1")]
-    gone = {peer: why for peer in peers if (why := absence(directory, peer)) is not None}
-    if not gone:
-        return ()
-    rows = await tx.fetch(_OUT_OF_REACH, list(gone), own)
-    return tuple(OutOfReach(row["node"], gone[row["node"]], row["items"]) for row in rows)
-
-
-_EQUIVOCATIONS = "SELECT peer, count(*) AS proofs FROM equivocations GROUP BY 1 ORDER BY 1"
 
 
 async def _unreachable(tx: Transaction, own: str, directory: Directory) -> list[Row]:
@@ -110,17 +80,7 @@ async def _unreachable(tx: Transaction, own: str, directory: Directory) -> list[
     return await tx.fetch(_UNREACHABLE, sorted(fetching - {own})) if own in fetching else []
 
 
-#: What has no receipt is taken back by itself, or stays ours.
-_OUT_OF_REACH = (
-    "SELECT i.assigned_node AS node, count(*) AS items FROM items i "
-    "WHERE i.state IN ('sent', 'transferred') AND i.assigned_node = ANY($1) "
-    "AND (i.received_stream IS NULL OR i.reporter = $2) "
-    "AND NOT EXISTS (SELECT 1 FROM outbox o JOIN outbound_streams s ON s.id = o.stream "
-    "JOIN delivery_cursors c ON c.stream = o.stream WHERE o.item_id = i.id AND s.peer = i.assigned_node "
-    "AND o.type IN ('report', 'transfer') AND o.idx >= c.acked_size "
-    "AND NOT EXISTS (SELECT 1 FROM receipts r WHERE r.stream = o.stream AND r.size > o.idx)) "
-    "GROUP BY 1 ORDER BY 1"
-)
+_EQUIVOCATIONS = "SELECT peer, count(*) AS proofs FROM equivocations GROUP BY 1 ORDER BY 1"
 _UNREACHABLE = (
     "SELECT s.peer, sum(s.next_index - c.acked_size)::bigint AS records FROM outbound_streams s "
     "JOIN delivery_cursors c ON c.stream = s.id WHERE s.peer = ANY($1) AND s.next_index > c.acked_size "
