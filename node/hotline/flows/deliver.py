@@ -200,10 +200,12 @@ class Sender:
 
     async def _other_cut(self, stream: int, covered: Checkpoint, before: Edge) -> Edge | None:
         """Return the edge at an earlier cut's receipt; None when its root is not that of our own records there."""
-        async with self.db.transaction("deliver.read") as tx:
-            leaves = await outbound.leaf_hashes(tx, stream, covered.size, first=before.size)
-        edge = before.extend(leaves)
-        return edge if edge.size == covered.size and edge.root() == covered.root else None
+        try:
+            async with self.db.transaction("deliver.read") as tx:
+                edge = await outbound.edge_near(tx, stream, before, covered.size)
+        except LookupError:
+            return None
+        return edge if edge.root() == covered.root else None
 
     async def unheard(self, peer: NodeEntry, problem: Problem) -> None:
         """Leave a peer alone for a while that did not hear what was said to it before a batch."""
@@ -255,8 +257,7 @@ class Sender:
             of_keys = problem.code in KEY_PROBLEMS
             await contacts.failed(tx, peer.id, problem.code, retry_at, clock_skew_s, of_keys=of_keys)
             if isinstance(decision, Rewind):
-                leaves = await outbound.leaf_hashes(tx, cursor.stream, decision.index)
-                window.sent = Edge.EMPTY.extend(leaves)
+                window.sent = await outbound.edge_at(tx, cursor, decision.index)
                 window.rewound = True
         return isinstance(decision, Rewind)
 

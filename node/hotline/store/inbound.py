@@ -7,6 +7,7 @@ from uuid import UUID
 
 from node.hotline.domain.budgets import Budget
 from node.hotline.domain.turns import mark_after, start_of
+from node.hotline.store.trees import INBOX, Tree
 from node.platform.database import Row, Transaction
 from protocol.merkle import Edge
 
@@ -197,6 +198,7 @@ async def store_batch(
     await tx.execute(
         "UPDATE inbound_streams SET size = $2, edge = $3 WHERE id = $1", head.id, edge.size, edge.to_bytes()
     )
+    await Tree(tx, INBOX, head.id).grown(head.edge.size, edge.size)
 
 
 async def budget(tx: Transaction, peer: str) -> Budget:

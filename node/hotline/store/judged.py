@@ -96,7 +96,7 @@ async def uncovered(tx: Transaction) -> list[int]:
 async def send_again(tx: Transaction, stream: int) -> None:
     """Let our stream be delivered from the end of the last receipt that counts; never moves a cursor forward."""
     size = await tx.value("SELECT max(size) FROM receipts WHERE stream = $1 AND NOT worthless", stream)
-    edge = Edge.EMPTY.extend(await outbound.leaf_hashes(tx, stream, int(size or 0)))
+    edge = await outbound.edge_near(tx, stream, Edge.EMPTY, int(size or 0))
     await outbound.set_cursor_back(tx, stream, edge)
     await tx.notify("deliver")
 

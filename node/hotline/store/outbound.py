@@ -6,6 +6,7 @@ from datetime import datetime
 from uuid import UUID
 
 from node.hotline.store import custody
+from node.hotline.store.trees import OUTBOX, PART, Tree
 from node.platform.database import Row, Transaction
 from node.platform.telemetry import withhold
 from protocol.merkle import Edge
@@ -94,6 +95,7 @@ async def append(tx: Transaction, head: StreamHead, rows: Sequence[OutboxRow], n
         [(head.id, row.idx, row.record_id, row.item_id, row.type, row.leaf_hash, row.sealed, now) for row in rows],
     )
     await tx.execute("UPDATE outbound_streams SET next_index = next_index + $2 WHERE id = $1", head.id, len(rows))
+    await Tree(tx, OUTBOX, head.id).grown(head.next_index, head.next_index + len(rows))
 
 
 async def cursor(tx: Transaction, peer: str) -> Cursor | None:
@@ -133,8 +135,17 @@ def _cursor(row: Row) -> Cursor:
 
 async def edge_at(tx: Transaction, cursor: Cursor, size: int) -> Edge:
     """Return the edge of our own log when it had `size` leaves, at most as many as are written."""
-    before = cursor.edge if size >= cursor.edge.size else Edge.EMPTY
-    edge = before.extend(await leaf_hashes(tx, cursor.stream, size, first=before.size))
+    return await edge_near(tx, cursor.stream, cursor.edge, size)
+
+
+async def edge_near(tx: Transaction, stream: int, known: Edge, size: int) -> Edge:
+    """Return the edge of our own log when it had `size` leaves, at best a little behind a `known` one.
+
+    Raises LookupError when it never had so many.
+    """
+    if not known.size <= size < known.size + PART:
+        return await Tree(tx, OUTBOX, stream).edge(size)
+    edge = known.extend(await leaf_hashes(tx, stream, size, first=known.size))
     if edge.size != size:
         raise LookupError("the stream was not written so far")
     return edge

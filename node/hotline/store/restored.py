@@ -8,8 +8,9 @@ from uuid import UUID
 
 from node.hotline.domain.lifecycle import UNSENT
 from node.hotline.store import items, outbound
-from node.hotline.store.evidence import OUTBOX, Place
+from node.hotline.store.evidence import Place
 from node.hotline.store.outbound import Cursor, OutboxRow, StreamHead
+from node.hotline.store.trees import OUTBOX, Tree
 from node.platform.database import Transaction
 from node.platform.telemetry import withhold
 from protocol.bodies import Hosting
@@ -121,6 +122,7 @@ async def append_at(tx: Transaction, stream: int, rows: Sequence[OutboxRow], now
     await tx.execute(
         "UPDATE outbound_streams SET next_index = greatest(next_index, $2) WHERE id = $1", stream, rows[-1].idx + 1
     )
+    await Tree(tx, OUTBOX, stream).grown(rows[0].idx, rows[-1].idx + 1)
 
 
 async def cut_tail(tx: Transaction, stream: int, first: int) -> list[TailRow]:
@@ -138,6 +140,7 @@ async def cut_tail(tx: Transaction, stream: int, first: int) -> list[TailRow]:
         first,
     )
     await tx.execute("UPDATE outbound_streams SET next_index = least(next_index, $2) WHERE id = $1", stream, first)
+    await Tree(tx, OUTBOX, stream).cut(first)
     return [
         TailRow(row["idx"], row["record_id"], row["item_id"], row["type"], row["leaf_hash"], row["record_enc"], stream)
         for row in sorted(rows, key=lambda row: int(row["idx"]))

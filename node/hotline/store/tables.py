@@ -261,6 +261,17 @@ outbox = sa.Table(
     comment="Records to a peer, append-only, in stream order",
 )
 
+subtrees = sa.Table(
+    "subtrees",
+    metadata,
+    sa.Column("log", sa.Text, primary_key=True),
+    sa.Column("stream", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("level", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("number", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("root", _hash, nullable=False),
+    comment="Roots of the complete parts of streams, 256 nodes each; those of level 1 of records",
+)
+
 outbox_refusals = sa.Table(
     "outbox_refusals",
     metadata,
