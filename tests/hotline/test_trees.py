@@ -11,13 +11,17 @@ import pytest
 
 from node.hotline.assembly import ROLE
 from node.hotline.store import inbound, judged, outbound, restored
+from node.hotline.store.evidence import Place
+from node.hotline.store.proofs import Proofs
 from node.hotline.store.tables import metadata
 from node.hotline.store.trees import INBOX, OUTBOX, PART, Tree
 from node.hotline.store.vault import Vault
 from node.platform import migrate
 from node.platform.database import Database, Transaction
 from node.platform.fieldcrypto import DigestKey, FieldCipher
+from protocol.checkpoint import Checkpoint, StreamId
 from protocol.merkle import Edge, inclusion_proof
+from protocol.tlogproof import parse_tlog_proof
 
 _NOW = datetime(2026, 11, 27, tzinfo=UTC)
 _VAULT = Vault(FieldCipher({1: bytes(32)}, 1), DigestKey(bytes(32)))
@@ -139,6 +143,28 @@ async def test_who_asks_for_the_end_of_a_long_stream_makes_nobody_read_all_of_it
             before = await _records_read(tx, "outbox")
             await judged.send_again(tx, stream)
             assert await _records_read(tx, "outbox") - before < 2 * PART
+
+
+@pytest.mark.parametrize("table", [OUTBOX, INBOX])
+async def test_the_proof_of_one_record_reads_a_small_part_of_its_stream(empty: str, table: str) -> None:
+    index, edge = 5_000, Edge.EMPTY.extend(_LEAVES)
+    said = Checkpoint(StreamId("fr.example", "nl.example", 1).origin(), edge.size, edge.root())
+    receipt = f"{said.text()}\n\u2014 x eHh4eHg=\n".encode()
+    async with _opened(empty) as db:
+        async with db.transaction("test.grow") as tx:
+            stream = await (_write if table == OUTBOX else _take)(tx, _LONG)
+            if table == OUTBOX:
+                await outbound.store_receipt(tx, stream, _LONG, receipt, edge, _NOW)
+            else:
+                await inbound.give_anew(tx, stream, _LONG, receipt, _NOW)
+            await tx.execute("ANALYZE")
+        async with db.transaction("test.read") as tx:
+            before = await _records_read(tx, table)
+            place = Place(table, stream, index, _VAULT.seal_record(table, stream, index, b"x"))
+            proof = await Proofs(tx, _VAULT).proof(place)
+            assert proof is not None
+            assert parse_tlog_proof(proof).hashes == inclusion_proof(index, _LEAVES)
+            assert await _records_read(tx, table) - before < 3 * PART
 
 
 async def test_what_was_never_written_has_no_edge_and_no_path(empty: str) -> None:

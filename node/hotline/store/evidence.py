@@ -4,10 +4,8 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from node.hotline.store import inbound, outbound
+from node.hotline.store.trees import INBOX, OUTBOX
 from node.platform.database import Transaction
-
-OUTBOX = "outbox"
-INBOX = "inbox"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,10 +41,3 @@ async def receipt_covering(tx: Transaction, place: Place) -> tuple[int, bytes] |
         return await outbound.receipt_covering(tx, place.stream, place.idx)
     held = await inbound.receipt_covering(tx, place.stream, place.idx)
     return None if held is None else (held.size, held.receipt)
-
-
-async def leaf_hashes(tx: Transaction, place: Place, size: int) -> list[bytes]:
-    """Return the first `size` leaf hashes of the record's stream."""
-    if place.table == OUTBOX:
-        return await outbound.leaf_hashes(tx, place.stream, size)
-    return await inbound.leaf_hashes(tx, place.stream, 0, size)

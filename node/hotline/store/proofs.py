@@ -1,48 +1,44 @@
 """Makes the tlog-proof of a record from its place in a stream; opens the record, and verifies nothing."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from node.hotline.store import evidence
-from node.hotline.store.evidence import INBOX, Place
+from node.hotline.store.evidence import Place
+from node.hotline.store.trees import INBOX, Tree
 from node.hotline.store.vault import Vault
 from node.platform.database import Transaction
 from protocol.evidence import make_proof
-from protocol.merkle import inclusion_proof
 
 
 class NoReceipt(LookupError):  # noqa: N818 - names the fact
     """No receipt that counts covers what was received: its sender sends it again, and then one does."""
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Proofs:
-    """Proofs made in one transaction; many of one stream read its leaf hashes once."""
+    """Proofs made in one transaction."""
 
     tx: Transaction
     vault: Vault
-    _leaves: dict[tuple[str, int], list[bytes]] = field(default_factory=dict)
 
     async def proof(self, place: Place) -> bytes | None:
         """Return the `.tlog-proof` file of a record, or None while no receipt that counts covers it."""
         covering = await evidence.receipt_covering(self.tx, place)
         if covering is None:
             return None
-        size, receipt = covering
-        key = place.table, place.stream
-        if len(leaves := self._leaves.get(key, [])) < size:
-            leaves = self._leaves[key] = await evidence.leaf_hashes(self.tx, place, size)
-        record = self.vault.open_record(place.table, place.stream, place.idx, place.sealed)
-        return make_proof(record, place.idx, inclusion_proof(place.idx, leaves[:size]), receipt)
+        return await self._made(place, *covering)
 
     async def proof_of_first(self, stream: int, size: int, receipt: bytes) -> bytes:
         """Return the proof of the first record of a peer's stream in the tree of `size` that this receipt is of.
 
         Also where the receipt does not count any more: a contradiction rests on the sender's signature.
         """
-        place = await self.received(stream, 0)
-        leaves = await evidence.leaf_hashes(self.tx, place, size)
+        return await self._made(await self.received(stream, 0), size, receipt)
+
+    async def _made(self, place: Place, size: int, receipt: bytes) -> bytes:
+        path = await Tree(self.tx, place.table, place.stream).path(place.idx, size)
         record = self.vault.open_record(place.table, place.stream, place.idx, place.sealed)
-        return make_proof(record, 0, inclusion_proof(0, leaves), receipt)
+        return make_proof(record, place.idx, path, receipt)
 
     async def proof_of_received(self, stream: int, idx: int) -> bytes:
         """Return the proof of a record of a peer's stream that is held; raises NoReceipt."""

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from node.hotline.store.evidence import INBOX, Place
+from node.hotline.store.evidence import Place
+from node.hotline.store.trees import INBOX
 from node.platform.database import Transaction
 
 
