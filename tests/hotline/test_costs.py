@@ -1,17 +1,23 @@
 """What a record or a request costs does not grow with what lies in the database already."""
 
 from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from uuid import UUID
 
 import pytest
 import pytest_asyncio
 
-from node.hotline.store import custody, outbound
+from node.hotline.domain.comparison import Kind
+from node.hotline.domain.delivery import Problem
+from node.hotline.flows.greet import Greeter
+from node.hotline.store import custody, heads, outbound
 from node.hotline.store.amendments import Amendments
 from node.hotline.store.vault import Vault
 from node.platform.database import Database, Transaction
 from node.platform.fieldcrypto import DigestKey, FieldCipher
+from protocol.directory import NodeEntry
+from protocol.hello import EPOCHS_MAX, Heads, Held, Written
 
 _NOW = datetime(2026, 11, 27, tzinfo=UTC)
 _ITEMS = 20_000
@@ -33,7 +39,7 @@ async def db(empty: str) -> AsyncIterator[Database]:
 
 
 async def _read_through(tx: Transaction) -> dict[str, int]:
-    """How many rows this transaction has read by going through whole tables, by table."""
+    """How many rows were read by going through whole tables, by table; by transactions before this one, too."""
     rows = await tx.fetch("SELECT relname, seq_tup_read FROM pg_stat_xact_user_tables WHERE seq_tup_read > 0")
     return {row["relname"]: row["seq_tup_read"] for row in rows}
 
@@ -73,9 +79,10 @@ async def test_an_outcome_that_refuses_transfers_looks_at_these_items_alone(db: 
     async with db.transaction("test.fill") as tx:
         await _hand_on_items(tx)
     async with db.transaction("test.refuse") as tx:
+        before = await _read_through(tx)
         back = await custody.handed_on(tx, 1, [3, 5])
         await outbound.refuse(tx, 1, [(3, "not-competent", "no"), (5, "not-competent", "no")], _NOW)
-        assert await _read_through(tx) == {}
+        assert await _read_through(tx) == before
         returned = await tx.fetch("SELECT id FROM items WHERE state <> 'transferred' AND assigned_node = 'fr.example'")
         assert {row["item_id"] for row in back} == {row["id"] for row in returned}
         assert await tx.value("SELECT count(*) FROM custody WHERE out_stream IS NULL AND holder = 'fr.example'") == 2
@@ -93,9 +100,53 @@ async def test_a_withdrawn_item_gives_its_url_to_a_duplicate_without_a_look_at_o
             heir,
         )
     async with db.transaction("test.succeed") as tx:
+        before = await _read_through(tx)
         await Amendments(tx, _VAULT).succeed([first], _NOW)
-        assert await _read_through(tx) == {}
+        assert await _read_through(tx) == before
         found = await tx.value(
             "SELECT u.item_id FROM url_identities u JOIN items i ON i.url_digest = u.url_digest WHERE i.id = $1", first
         )
         assert found == heir
+
+
+class _NoCalls:
+    """Whoever is greeted calls nobody."""
+
+    async def hello(self, peer: NodeEntry, heads: Heads) -> Heads | Problem:
+        raise NotImplementedError
+
+    async def newest_receipt(self, peer: NodeEntry, epoch: int) -> bytes | Problem | None:
+        raise NotImplementedError
+
+
+async def test_a_hello_that_names_a_hundred_epochs_that_nobody_wrote_costs_a_few_statements(
+    db: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    statements: list[str] = []
+
+    def count(name: str) -> None:
+        run = getattr(Transaction, name)
+
+        async def counted(tx: Transaction, query: str, *args: object) -> object:
+            statements.append(query)
+            return await run(tx, query, *args)
+
+        monkeypatch.setattr(Transaction, name, counted)
+
+    for name in ("fetch", "row", "value", "execute"):
+        count(name)
+    epochs = range(1, EPOCHS_MAX + 1)
+    theirs = Heads(
+        tuple(Written(epoch, 300_000, 299_999, bytes(32)) for epoch in epochs),
+        tuple(Held(epoch, 300_000, bytes(32)) for epoch in epochs),
+    )
+    with ThreadPoolExecutor(1) as pool:
+        greeter = Greeter("nl.example", db, _NoCalls(), pool, lambda: _NOW)
+        for _ in range(2):
+            statements.clear()
+            assert await greeter.welcome("fr.example", theirs) == Heads((), ())
+            assert len(statements) < 10
+    async with db.transaction("test.read") as tx:
+        found = await heads.differences(tx, "fr.example")
+    assert {one.kind for one in found} == {Kind.SET_BACK, Kind.LOST}
+    assert len(found) == 2 * EPOCHS_MAX

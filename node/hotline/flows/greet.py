@@ -165,5 +165,6 @@ async def _bring_again(tx: Transaction, peer: str, theirs: Heads, found: Sequenc
     differing = {one.epoch for one in found if one.direction is Direction.IN}
     held = {one.epoch: one.size for one in (await store.read_heads(tx, peer)).held}
     for one in theirs.written:
-        if one.epoch not in differing and one.size >= held.get(one.epoch, 0):
+        # A peer may name a hundred epochs that nobody wrote.
+        if one.epoch in held and one.epoch not in differing and one.size >= held[one.epoch]:
             await pulls.bring_again(tx, peer, one.epoch, one.receipted)

@@ -122,22 +122,26 @@ async def keep_differences(
         peer,
         _MENDED_MAX,
     )
-    for one, proven in found:
-        await tx.execute(
-            "INSERT INTO stream_differences (peer, direction, epoch, kind, ours, theirs, proven, seen_at) "
-            "VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT (peer, direction, epoch, kind) DO UPDATE SET "
-            "ours = $5, theirs = $6, mended_at = NULL, "
-            "proven = $7 OR (stream_differences.proven AND stream_differences.mended_at IS NULL), "
-            "seen_at = CASE WHEN stream_differences.mended_at IS NULL THEN stream_differences.seen_at ELSE $8 END",
-            peer,
-            one.direction.value,
-            one.epoch,
-            one.kind.value,
-            one.ours,
-            one.theirs,
-            proven,
-            now,
-        )
+    if not found:
+        return
+    await tx.execute(
+        "INSERT INTO stream_differences (peer, direction, epoch, kind, ours, theirs, proven, seen_at) "
+        "SELECT $1, f.direction, f.epoch, f.kind, f.ours, f.theirs, f.proven, $2::timestamptz "
+        "FROM unnest($3::text[], $4::int[], $5::text[], $6::bigint[], $7::bigint[], $8::bool[]) "
+        "AS f(direction, epoch, kind, ours, theirs, proven) ON CONFLICT (peer, direction, epoch, kind) DO UPDATE SET "
+        "ours = excluded.ours, theirs = excluded.theirs, mended_at = NULL, "
+        "proven = excluded.proven OR (stream_differences.proven AND stream_differences.mended_at IS NULL), "
+        "seen_at = CASE WHEN stream_differences.mended_at IS NULL "
+        "THEN stream_differences.seen_at ELSE excluded.seen_at END",
+        peer,
+        now,
+        [one.direction.value for one, _ in found],
+        [one.epoch for one, _ in found],
+        [one.kind.value for one, _ in found],
+        [one.ours for one, _ in found],
+        [one.theirs for one, _ in found],
+        [proven for _, proven in found],
+    )
 
 
 async def differences(tx: Transaction, peer: str | None = None) -> list[StoredDifference]:
