@@ -208,6 +208,23 @@ async def test_a_tree_whose_roots_are_not_kept_is_the_same(empty: str) -> None:
         await _is_whole(Tree(tx, OUTBOX, stream), [20 * PART + 1, 7 * PART, 300], rng)
 
 
+async def test_a_kept_root_that_is_another_is_found(empty: str) -> None:
+    async with _opened(empty) as db, db.transaction("test.read") as tx:
+        tree = Tree(tx, OUTBOX, await _write(tx, _LONG))
+        assert await tree.spoiled(_LONG) == []
+        assert await tree.spoiled(PART * PART - 1) == [
+            (PART * (PART - 1), PART * PART),
+            *((first, first + PART) for first in range(PART * PART, _LONG - PART, PART)),
+            (0, PART * PART),
+        ]
+        await tx.execute("UPDATE subtrees SET root = sha256('x') WHERE level = 1 AND number IN (1, 257)")
+        assert await tree.spoiled(_LONG) == [
+            (PART, 2 * PART),
+            (PART * PART + PART, PART * PART + 2 * PART),
+            (0, PART * PART),
+        ]
+
+
 async def test_an_upgrade_keeps_the_roots_of_what_was_written_before(empty: str) -> None:
     async with _opened(empty) as db:
         async with db.transaction("test.grow") as tx:

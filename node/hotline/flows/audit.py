@@ -27,6 +27,7 @@ from node.hotline.domain.ledger import (
 )
 from node.hotline.store import audit as store
 from node.hotline.store import waiting
+from node.hotline.store.trees import INBOX, OUTBOX, Tree
 from node.hotline.store.vault import Vault
 from node.platform.database import Transaction
 from node.platform.fieldcrypto import FieldSealed
@@ -110,6 +111,7 @@ async def _sent(view: View, stream: store.Outbound, heard: _Heard) -> tuple[stor
         items = await store.items_known(view.tx, [one.item_id for one in written.values() if one.item_id is not None])
         fates.check_written(copy.found, said, written, items)
     copy.finish()
+    await _check_tree(copy.found, Tree(view.tx, OUTBOX, stream.id), head.written)
     for idx in await store.stray_records(view.tx, "outbox", stream.id, head.written):
         copy.found.add(f"index {idx}", "a record stands beyond the end of the stream")
     account = Account(
@@ -157,6 +159,7 @@ async def _received(view: View, stream: store.Inbound, heard: _Heard) -> Account
     copy.finish()
     if told.end > head.applied:
         copy.found.add("cursors", f"outcomes of ours speak of records up to {told.end}, and {head.applied} are applied")
+    await _check_tree(copy.found, Tree(view.tx, INBOX, stream.id), head.size)
     for idx in await store.stray_records(view.tx, "inbox", stream.id, head.size):
         copy.found.add(f"index {idx}", "a record stands beyond the end of the stream")
     for item in await store.stray_items(view.tx, stream.id):
@@ -164,6 +167,16 @@ async def _received(view: View, stream: store.Inbound, heard: _Heard) -> Account
     return Account(
         view.node_id, IN, copy.found, held=head.size, applied=head.applied, under_way=head.size - head.applied + waited
     )
+
+
+async def _check_tree(found: Findings, tree: Tree, size: int) -> None:
+    """Check the roots that edges and paths are made from; where records are missing, that is told of already."""
+    try:
+        spoiled = await tree.spoiled(size)
+    except LookupError:
+        return
+    for first, end in spoiled:
+        found.add(f"index {first}", f"the root that is kept of the records up to {end - 1} is another than theirs")
 
 
 @dataclass(frozen=True, slots=True)

@@ -99,6 +99,34 @@ class Tree:
             "DELETE FROM subtrees WHERE log = $1 AND stream = $2 AND level >= $3", self.table, self.stream, level
         )
 
+    async def spoiled(self, size: int) -> list[tuple[int, int]]:
+        """Return the records (first, end) whose kept root is not what the level below leads to.
+
+        Nor may one be kept of records that are not all there. Reads the whole stream of `size` records, some of them at
+        a time. Raises LookupError where records are missing.
+        """
+        rows = await self.tx.fetch(
+            "SELECT level, number FROM subtrees WHERE log = $1 AND stream = $2 ORDER BY level, number",
+            self.table,
+            self.stream,
+        )
+        found = [
+            (row["number"] << _BITS * row["level"], (row["number"] + 1) << _BITS * row["level"])
+            for row in rows
+            if row["number"] >= size >> _BITS * row["level"]
+        ]
+        level, nodes = 1, size >> _BITS
+        while nodes:
+            for first in range(0, nodes, PART):
+                end = min(nodes, first + PART)
+                kept = await self._nodes(level, first, end)
+                below = await self._nodes(level - 1, first << _BITS, end << _BITS)
+                for number, root in enumerate(kept, start=first):
+                    if root != _root(below[(number - first) << _BITS : (number - first + 1) << _BITS]):
+                        found.append((number << _BITS * level, (number + 1) << _BITS * level))
+            level, nodes = level + 1, nodes >> _BITS
+        return found
+
     async def _nodes(self, level: int, first: int, end: int) -> list[bytes]:
         """Return the complete nodes `first` to `end` (exclusive) of a level, each the root of PART of the one below."""
         if first == end:
