@@ -32,7 +32,7 @@ class Fate(Protocol):
     def statement(self) -> Awaitable[None] | None:
         """Let the time of one statement pass: what has to be waited for; raises when database or node is gone."""
 
-    def before_commit(self, name: str) -> None:
+    def before_commit(self, name: str, session: Session) -> None:
         """The moment before a commit; raises when the node dies there."""
 
     def after_commit(self, name: str, session: Session) -> None:
@@ -173,7 +173,7 @@ class _Open:
                     await passing
                 if session.failed:
                     raise asyncpg.InFailedSQLTransactionError("the transaction is over")
-                fate.before_commit(self._name)
+                fate.before_commit(self._name, session)
                 if session not in self._disk.tables.open:
                     raise asyncpg.ConnectionDoesNotExistError("the connection is gone")
                 written = session.writes

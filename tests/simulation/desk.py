@@ -54,7 +54,7 @@ class _Calm:
         """Let nothing happen."""
         return None
 
-    def before_commit(self, name: str) -> None:
+    def before_commit(self, name: str, session: Session) -> None:
         """Let nothing happen."""
 
     def after_commit(self, name: str, session: Session) -> None:

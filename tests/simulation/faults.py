@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from tests.simulation import members
 from tests.simulation.hostile import Hostile
 from tests.simulation.network import Link
-from tests.simulation.plan import ACTIVE_S, Event
+from tests.simulation.plan import ACTIVE_S, SELDOM, Event
 from tests.simulation.sql.tables import ROW_ID, Blocked
 from tests.simulation.station import Commit
 
@@ -33,10 +33,16 @@ class Faults:
         self.world.station(event.node).crash(event.amount)
 
     def crash_at_commit(self, event: Event) -> None:
-        """A process is to die before or after its `number`-th commit of a name from now on."""
+        """A process is to die before or after its `number`-th commit of a name from now on, or of `any` or `seldom`."""
         side, name = event.detail.split()
-        station = self.world.station(event.node)
-        station.planned.append(Commit(name, station.commits.get(name, 0) + event.number, side == "after", event.amount))
+        planned = Commit(event.number, side == "after", event.amount)
+        if name == "any":
+            planned.writing = True
+        elif name == "seldom":
+            planned.names, planned.writing = SELDOM, True
+        else:
+            planned.names = {name}
+        self.world.station(event.node).planned.append(planned)
 
     def database_away(self, event: Event) -> None:
         """A node's database does not answer."""

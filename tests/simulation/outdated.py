@@ -1,6 +1,6 @@
 """Tells whether a record holds a receipt that proves nothing by its receiver's directory, newer or older than it."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from protocol.checkpoint import Checkpoint, StreamId
 from protocol.keys import SignatureInvalid
@@ -14,12 +14,15 @@ from tests.simulation.station import Station
 if TYPE_CHECKING:
     from tests.simulation.world import World
 
+#: How long before its commit a transaction may have read the receipt that it writes a proof with.
+_WRITING_S: Final = 0.1
+
 
 def is_outdated(world: "World", station: Station, giver: Station, row: Row) -> bool:
     """Tell whether a record holds a receipt that lost its worth, and that its sender could not put anew.
 
-    It wrote the record before it heard of the newer keys, or it has the proof from another node, in a transfer. Or the
-    receiver is the one that has not heard of them.
+    It wrote the record, or was about to, when it heard of the newer keys, or it has the proof from another node, in a
+    transfer. Or the receiver is the one that has not heard of them.
     """
     checks = world.checks
     kept = next(r for r in station.disk.rows("inbox") if (r["stream"], r["idx"]) == (row["stream"], row["idx"]))
@@ -36,7 +39,7 @@ def is_outdated(world: "World", station: Station, giver: Station, row: Row) -> b
     written_s = checks.logs[stream].written_s[row["idx"]]
     if giver.id != StreamId.parse(Checkpoint.parse(note.text).origin).aud or _was_given(giver, proof):
         return True
-    return written_s <= checks.heard_s[giver.id] or checks.versions[giver.id] < checks.versions[station.id]
+    return written_s <= checks.heard_s[giver.id] + _WRITING_S or checks.versions[giver.id] < checks.versions[station.id]
 
 
 def _was_given(station: Station, original: str) -> bool:

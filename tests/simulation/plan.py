@@ -19,6 +19,37 @@ STEPS: Final = (
     "apply.store",
     "move.store",
 )
+#: Names of those that few histories see: by chance alone no node would die there.
+SELDOM: Final = frozenset(
+    {
+        "act.store",
+        "assess.store",
+        "correct.store",
+        "dispute.follow",
+        "dispute.handed",
+        "dispute.refused",
+        "fallback.store",
+        "locate.recall",
+        "move.recall",
+        "orphans.store",
+        "pull.back",
+        "pull.begin",
+        "receive.equivocation",
+        "recover.again",
+        "recover.asked",
+        "recover.begin",
+        "recover.end",
+        "recover.epochs",
+        "recover.own",
+        "recover.replay",
+        "recover.resend",
+        "reroute.store",
+        "retell.store",
+        "withdraw.store",
+    }
+)
+#: How often a node dies at a commit that nobody named: any, or a seldom one.
+_ANYWHERE: Final = 0.3
 
 #: How often one of the nodes cannot be called.
 _FETCHING: Final = 0.2
@@ -123,6 +154,7 @@ def draw(seed: int) -> Plan:
         events += _directory(rng, honest)
     if hostile is not None:
         events += [_hostile(rng, honest, hostile) for _ in range(rng.randint(1, 5))]
+    events += _anywhere(seed, honest)
     events += _analysts(seed, honest)
     events += _listed(seed, countries)
     events += _restored(seed, honest, events)
@@ -152,6 +184,24 @@ def _fetching(seed: int, honest: tuple[str, ...]) -> str | None:
     """Return whose node cannot be called and fetches; two such could not reach each other."""
     rng = random.Random(f"fetching {seed}")
     return rng.choice(honest) if rng.random() < _FETCHING else None
+
+
+def _anywhere(seed: int, honest: tuple[str, ...]) -> list[Event]:
+    """Nodes die at the `number`-th commit of those that write, whatever it is, or of those that are seldom."""
+    rng = random.Random(f"anywhere {seed}")
+    if rng.random() >= _ANYWHERE:
+        return []
+    return [
+        Event(
+            rng.uniform(0.0, 30.0),
+            "crash-at-commit",
+            rng.choice(honest),
+            number=rng.randint(1, 20) if which == "any" else rng.choice((1, 1, 1, 2)),
+            amount=rng.choice((0.5, 3.0, 12.0)) * rng.uniform(0.5, 1.5),
+            detail=f"{rng.choice(('before', 'after'))} {which}",
+        )
+        for which in rng.choices(("any", "seldom"), k=rng.randint(1, 3))
+    ]
 
 
 def _analysts(seed: int, honest: tuple[str, ...]) -> list[Event]:

@@ -6,7 +6,7 @@ A `Station` is what survives a crash (its disk, keys, settings); a `Run` is one 
 import asyncio
 import inspect
 import random
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Collection
 from concurrent.futures import Executor
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -56,12 +56,20 @@ def _vault(key: bytes) -> Vault:
 
 @dataclass(slots=True)
 class Commit:
-    """A planned death: at the n-th commit of a name (or of any), before or after it."""
+    """A planned death: before or after a commit, the `left`-th of those that count.
 
-    name: str | None
-    number: int
+    Those of the `names` count, or of any name; where `writing`, only those that write something.
+    """
+
+    left: int
     after: bool
     down_s: float
+    names: Collection[str] | None = None
+    writing: bool = False
+
+    def meets(self, name: str, session: Session) -> bool:
+        """Tell whether a commit counts."""
+        return (self.names is None or name in self.names) and (not self.writing or bool(session.writes))
 
 
 @dataclass(eq=False, slots=True)
@@ -84,7 +92,6 @@ class Station:
     alone: bool = False
     trusted: dict[str, bytes] = field(default_factory=dict)
     planned: list[Commit] = field(default_factory=list)
-    commits: dict[str | None, int] = field(default_factory=dict)
     starts: int = 0
 
     def __post_init__(self) -> None:
@@ -283,23 +290,20 @@ class Run:
         if self.station.database_down:
             raise asyncpg.ConnectionDoesNotExistError("the database is away")
 
-    def before_commit(self, name: str) -> None:
+    def before_commit(self, name: str, session: Session) -> None:
         """Die here if that is planned."""
-        commits = self.station.commits
-        commits[None] = commits.get(None, 0) + 1
-        commits[name] = commits.get(name, 0) + 1
-        if self.station.planned:
-            self._die(name, after=False)
+        for plan in self.station.planned:
+            plan.left -= plan.meets(name, session)
+        self._die(name, session, after=False)
 
     def after_commit(self, name: str, session: Session) -> None:
         """Let the invariants look, and die here if that is planned."""
         self.station.world.committed(self.station, name, session)
-        if self.station.planned:
-            self._die(name, after=True)
+        self._die(name, session, after=True)
 
-    def _die(self, name: str, *, after: bool) -> None:
+    def _die(self, name: str, session: Session, *, after: bool) -> None:
         for plan in self.station.planned:
-            if plan.after is after and plan.name in {None, name} and self.station.commits[plan.name] == plan.number:
+            if plan.after is after and plan.left == 0 and plan.meets(name, session):
                 self.station.world.note(self.station.id, "info", "dies", at=name, after=str(after))
                 self.station.crash(plan.down_s)
                 raise asyncio.CancelledError

@@ -31,7 +31,7 @@ class _Still:
     def statement(self) -> Awaitable[None]:
         return asyncio.sleep(0)
 
-    def before_commit(self, name: str) -> None:
+    def before_commit(self, name: str, session: Session) -> None:
         """Go on."""
 
     def after_commit(self, name: str, session: Session) -> None:
