@@ -133,6 +133,9 @@ class StepChecks:
         if first["state"] == State.REFUSED:
             return
         last = rows[custodian]
+        if first["state"] == last["state"] == State.WITHDRAWN:
+            # Nobody has it to act on; its reporter may have taken it back on storage in which it had not left.
+            return
         if first["assigned_node"] != custodian:
             self._say("told", f"{reporter} holds {first['assigned_node']} for the custodian, which is {custodian}")
         if first["state"] not in _AS_TOLD[State(last["state"])]:
