@@ -44,6 +44,7 @@ SELDOM: Final = frozenset(
         "recover.replay",
         "recover.resend",
         "reroute.store",
+        "resend.store",
         "retell.store",
         "withdraw.store",
     }
