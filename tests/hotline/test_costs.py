@@ -10,6 +10,8 @@ import pytest_asyncio
 
 from node.hotline.domain.comparison import Kind
 from node.hotline.domain.delivery import Problem
+from node.hotline.domain.lifecycle import State
+from node.hotline.domain.steps import KnownItem
 from node.hotline.flows.greet import Greeter
 from node.hotline.store import custody, heads, outbound
 from node.hotline.store.amendments import Amendments
@@ -107,6 +109,34 @@ async def test_a_withdrawn_item_gives_its_url_to_a_duplicate_without_a_look_at_o
             "SELECT u.item_id FROM url_identities u JOIN items i ON i.url_digest = u.url_digest WHERE i.id = $1", first
         )
         assert found == heir
+
+
+async def test_an_item_that_is_reported_anew_takes_its_url_without_a_look_at_others(db: Database) -> None:
+    async with db.transaction("test.fill") as tx:
+        await _hand_on_items(tx)
+        old: UUID = await tx.value("SELECT item_id FROM outbox WHERE idx = 7")
+        sealed = _VAULT.seal("items", "url_enc", old, "https://host.example/")
+        await tx.execute("UPDATE items SET url_enc = $2 WHERE id = $1", old, sealed)
+    new = UUID(int=2)
+    async with db.transaction("test.anew") as tx:
+        item = KnownItem(
+            here="fr.example",
+            id=old,
+            case_id=UUID(int=1),
+            state=State.WITHDRAWN,
+            reason=None,
+            assigned_node=None,
+            reporter=None,
+            came_from=None,
+            report_hash=None,
+            own=None,
+            peers=None,
+            actions=(),
+        )
+        before = (await _read_through(tx)).get("url_identities")
+        assert await Amendments(tx, _VAULT).report_anew(item, new, _NOW) == new
+        assert (await _read_through(tx)).get("url_identities") == before
+        assert await tx.value("SELECT count(*) FROM url_identities WHERE item_id = $1", new) == 1
 
 
 class _NoCalls:

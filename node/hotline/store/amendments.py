@@ -153,7 +153,7 @@ class Amendments:
             reason=reason,
             qualification=to_column(item.own),
         )
-        await self.tx.execute("UPDATE url_identities SET item_id = $2 WHERE item_id = $1", item.id, new)
+        await self.tx.execute("UPDATE url_identities SET item_id = $2 WHERE url_digest = $1", row["url_digest"], new)
         await intake.copy_items(self.tx, [again], now)
         return new
 
