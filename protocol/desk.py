@@ -47,6 +47,10 @@ class DatabaseUsed(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     type: str
     built: str
 
+    def keeps_form(self) -> bool:
+        """Whether a dispute may name it: a short name without signs of a URL, and a day."""
+        return bool(_DATABASE.fullmatch(self.type) and _DAY.fullmatch(self.built))
+
 
 class Statement(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A dispute: `holder` has the item and says that it belongs to `other`, and why it may not simply go there.
@@ -143,7 +147,7 @@ def parse_statement(raw: bytes) -> Statement:
     if len(said.databases) > DATABASES_MAX:
         invalid("databases", f"there are more than {DATABASES_MAX}")
     for number, one in enumerate(said.databases):
-        if not _DATABASE.fullmatch(one.type) or not _DAY.fullmatch(one.built):
+        if not one.keeps_form():
             invalid(f"databases[{number}]", "this is not the type and the day of a geolocation file")
     return said
 

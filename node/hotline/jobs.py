@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from typing import TypeAlias
 
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
@@ -44,6 +45,10 @@ _ORPHANS_S = 60
 _RETELL_S = 60
 
 
+#: Something to be done in a round, and the loop whose failure it would be.
+_Step: TypeAlias = tuple[str, Callable[[], Awaitable[object]]]
+
+
 class Jobs:
     """Starts, watches and stops the loops of one process."""
 
@@ -62,7 +67,7 @@ class Jobs:
         self._told_freshness = Freshness.FRESH, 0.0
         self._directory = node.directory()
         # The directory may have changed while no process ran.
-        self._to_reroute = True
+        self._to_do = self._after_a_change()
         #: Since when peers could be asked without a break, on the monotonic clock; None while nothing may be sent.
         self._asking_since_s: float | None = None
 
@@ -311,33 +316,49 @@ class Jobs:
         await node.moving.relocator.recall()
 
     async def _refresh(self) -> None:
-        """Look for a newer directory and newer geolocation files."""
+        """Look for a newer directory and newer geolocation files; what fails keeps nothing else from being done."""
         node = self._node
-        try:
-            await node.membership.refresh_if_due()
-        finally:
-            # A newer one that cannot be remembered, since the database is away, is no reason to be silent.
-            self._tell_freshness()
+        await self._survive("refresh", node.membership.refresh_if_due)
+        # A newer one that cannot be remembered, since the database is away, is no reason to be silent.
+        self._tell_freshness()
         if node.directory() is not self._directory:
             self._directory = node.directory()
-            self._to_reroute = True
+            self._to_do = self._after_a_change()
             node.log.info(
                 "a new membership directory is in use", action="directory.changed", version=node.directory().version
             )
-        if self._to_reroute:
-            worthless = await node.judge.run()
-            if worthless:
-                node.log.warning(
-                    "receipts prove nothing any more, and are given again", action="receipts.judged", count=worthless
-                )
-            await node.rerouter.run()
-            await self._orphans(at_once=True)
-            await self._fallback()
-            await self._retell()
-            await self._tell_given_up()
-            self._to_reroute = False
-        await asyncio.to_thread(node.locator.refresh)
-        await asyncio.to_thread(node.tls.look, node.log)
+        # What failed is tried again in the next round.
+        self._to_do = [step for step in self._to_do if not await self._done(*step)]
+        await self._survive("refresh", partial(asyncio.to_thread, node.locator.refresh))
+        await self._survive("refresh", partial(asyncio.to_thread, node.tls.look, node.log))
+
+    def _after_a_change(self) -> list[_Step]:
+        """Return what is done after a change of the directory, in its order, and the loop that each belongs to."""
+        return [
+            ("refresh", self._judge_receipts),
+            ("refresh", self._node.rerouter.run),
+            ("orphans", partial(self._orphans, at_once=True)),
+            ("fallback", self._fallback),
+            ("retell", self._retell),
+            ("refresh", self._tell_given_up),
+        ]
+
+    async def _done(self, name: str, step: Callable[[], Awaitable[object]]) -> bool:
+        """Run one step of a round, and tell whether it came to its end."""
+
+        async def whole() -> bool:
+            await step()
+            return True
+
+        return await self._survive(name, whole) is True
+
+    async def _judge_receipts(self) -> None:
+        node = self._node
+        worthless = await node.judge.run()
+        if worthless:
+            node.log.warning(
+                "receipts prove nothing any more, and are given again", action="receipts.judged", count=worthless
+            )
 
     async def _tell_given_up(self) -> None:
         """Say what is never sent, since who was to have it has left."""

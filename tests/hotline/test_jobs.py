@@ -1,14 +1,20 @@
 """The loops of a node at their end: nothing is begun after the word to stop, and nothing is left running."""
 
 import asyncio
+import io
 from datetime import timedelta
 
 import pytest
 
+from geo.locator import Locator
 from node.hotline.flows.transfer.fallback import Fallback
+from node.hotline.flows.transfer.orphans import Orphans
 from node.hotline.jobs import Jobs
+from node.hotline.rounds import Rounds
+from node.platform.telemetry import make_logger
 from node.platform.trust import Freshness
 from protocol.directory import Directory, NodeEntry
+from protocol.errors import ProtocolError
 from tests.hotline.network import ILLEGAL, eventually, station
 from tests.world import ADDRESS, World
 
@@ -101,3 +107,48 @@ async def test_nobody_is_late_before_it_could_be_asked(world: World, monkeypatch
         fr.clock.ahead_s -= _TOO_OLD_S
         await a_round_over()
         assert not asked[-1]
+
+
+async def test_a_step_after_a_change_of_the_directory_that_fails_keeps_no_other_from_being_done(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+    broken = True
+
+    async def orphans(_self: Orphans, _directory: Directory) -> int:
+        done.append("orphans")
+        if broken:
+            raise ProtocolError("schema-invalid", "what a peer wrote cannot be told")
+        return 0
+
+    async def fallback(_self: Fallback, _directory: Directory, *, late: bool = True) -> int:
+        del late
+        done.append("fallback")
+        return 0
+
+    def refresh(_self: Locator) -> None:
+        done.append("locator")
+
+    class Idle(Jobs):
+        def start(self) -> None:
+            pass
+
+    monkeypatch.setattr("node.hotline.serve.Jobs", Idle)
+    await world.create_field_keys(world.nodes[:1])
+    lines = io.StringIO()
+    async with station(world.nodes[0], log=make_logger("info", "json", lines)) as fr:
+        monkeypatch.setattr(Orphans, "run", orphans)
+        monkeypatch.setattr(Fallback, "run_once", fallback)
+        monkeypatch.setattr(Locator, "refresh", refresh)
+        jobs = Jobs(fr.node, Rounds(fr.node))
+        await jobs._refresh()
+        assert done == ["orphans", "fallback", "locator"]
+        assert '"action": "orphans.failed"' in lines.getvalue()
+        done.clear()
+        # What failed is tried again, and nothing else.
+        await jobs._refresh()
+        assert done == ["orphans", "locator"]
+        broken = False
+        for _ in range(2):
+            await jobs._refresh()
+        assert done == ["orphans", "locator", "orphans", "locator", "locator"]

@@ -214,11 +214,7 @@ class Relay:
         try:
             record = self.encode(held, to, hosting, now)
         except ProtocolError as error:
-            stays, reason = row["state"] if state is None else state, f"record-{error.code}"
-            # It is tried again every time that orphans are looked at, and is marked and told of once.
-            if (row["state"], row["reason"]) != (stays, reason):
-                self.not_carried(held.id, error.code)
-                await custody.stand(tx, held.id, stays, reason, now)
+            await self._stay(tx, held, State(row["state"]) if state is None else state, error.code, now)
             return
         await self.write(tx, held, to, hosting, record, row["verdict"], now, state=state)
 
@@ -235,6 +231,16 @@ class Relay:
             self.not_taken(row["id"], node, row["reason"])
             await custody.stand(tx, row["id"], row["state"], REFUSED_TOO_OFTEN, now)
         return again_at is not None and now >= again_at
+
+    async def _stay(self, tx: Transaction, held: Held, state: State, code: str, now: datetime) -> None:
+        """Mark an item whose next step cannot be written.
+
+        It is tried again every time that orphans are looked at, and is marked and told of once.
+        """
+        reason = f"record-{code}"
+        if (held.row["state"], held.row["reason"]) != (state, reason):
+            self.not_carried(held.id, code)
+            await custody.stand(tx, held.id, state, reason, now)
 
     def not_carried(self, item_id: UUID, code: str) -> None:
         """Tell a person that no record can give an item to its hotline: it has to be told in another way."""
@@ -275,7 +281,8 @@ class Relay:
     ) -> None:
         """Open a dispute, and tell who sent the item and who gave it to us, in the caller's transaction.
 
-        The caller writes that the item is `disputed`.
+        The caller writes that the item is `disputed`. Raises ProtocolError, with nothing written, when the desk would
+        not take it.
         """
         dispute_id, envelope = new_id(now), held.came.envelope
         statement = encode(
@@ -297,9 +304,16 @@ class Relay:
         await self.tell(tx, held, StatusBody(kind=StatusKind.DISPUTED, at=now, about=about, code=contest.code), now)
 
     async def contest_held(self, tx: Transaction, held: Held, contest: Contest, now: datetime, *, state: State) -> None:
-        """Open a dispute on the evidence that the item has, which is `disputed` from `state` on."""
+        """Open a dispute on the evidence that the item has, which is `disputed` from `state` on.
+
+        It stays in `state`, with the reason, if the desk would not take it.
+        """
         stays = next_state(state, Event.CONTESTED, qualified=True, forward_unqualified=True)
-        await self.contest(tx, held, contest, self.evidence(held.row), now)
+        try:
+            await self.contest(tx, held, contest, self.evidence(held.row), now)
+        except ProtocolError as error:
+            await self._stay(tx, held, state, error.code, now)
+            return
         await custody.stand(tx, held.id, stays, contest.code, now)
 
     def rehosted(
@@ -323,13 +337,14 @@ class Relay:
 
 
 def _databases(evidence: Mapping[str, object]) -> tuple[DatabaseUsed, ...]:
-    """Return the geolocation files that evidence names, as far as they have names that may be told."""
+    """Return the geolocation files that evidence names, as far as they have names that may be told and a day.
+
+    The evidence may be a peer's, who can write anything there.
+    """
     listed = evidence.get("databases")
     named = [
-        (one["type"], one["built"])
+        DatabaseUsed(re.sub(r"[^A-Za-z0-9 _-]", "-", one["type"])[:64] or "-", one["built"])
         for one in (listed if isinstance(listed, list) else [])
         if isinstance(one, dict) and isinstance(one.get("type"), str) and isinstance(one.get("built"), str)
     ]
-    return tuple(
-        DatabaseUsed(re.sub(r"[^A-Za-z0-9 _-]", "-", kind)[:64] or "-", built) for kind, built in named[:DATABASES_MAX]
-    )
+    return tuple(one for one in named if one.keeps_form())[:DATABASES_MAX]

@@ -262,10 +262,15 @@ class Relocator:
         if isinstance(route, Send) and held.came.envelope.handling.retain_until <= now:
             decided = Stay(RETENTION_OVER)
         if isinstance(decided, Contest):
-            stays = next_state(stays, Event.CONTESTED, qualified=True, forward_unqualified=True)
-            await self.relay.contest(tx, held, decided, verdict.evidence, now)
             hosting = msgspec.structs.replace(hosting, assigned_country=row["assigned_country"])
-            decided = Stay(decided.code)
+            try:
+                await self.relay.contest(tx, held, decided, verdict.evidence, now)
+            except ProtocolError as error:
+                self.relay.not_carried(held.id, error.code)
+                decided = Stay(f"record-{error.code}")
+            else:
+                stays = next_state(stays, Event.CONTESTED, qualified=True, forward_unqualified=True)
+                decided = Stay(decided.code)
         if not isinstance(decided, Stay):
             try:
                 record = self.relay.encode(held, decided, hosting, now)
