@@ -1,9 +1,10 @@
-"""What three bad peers cost the good ones: throughput and latency with and without them, in turns of one run.
+"""What four bad peers cost the good ones: throughput and latency with and without them, in turns of one run.
 
 A node (its own process and PostgreSQL, fsync on) sends to three good peers. Beside them one peer is dead, one accepts
-and never answers, one answers with garbage and throws garbage and signed nonsense at the node's door. At the begin of
-each turn with them they have just gone bad: none is left alone yet, and full batches are under way to each. Each turn
-with them stands between two without; how far those two are from each other is what the machine itself does.
+and never answers, one answers with garbage and throws garbage and signed nonsense at the node's door, and one fetches
+its own records back, again and again, as fast as it is allowed. At the begin of each turn with them they have just gone
+bad: none is left alone yet, and full batches are under way to each. Each turn with them stands between two without; how
+far those two are from each other is what the machine itself does.
 Usage: python -m bench.fairness [rounds]
 """
 
@@ -14,6 +15,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from multiprocessing import get_context
 from multiprocessing.sharedctypes import Synchronized
 from multiprocessing.synchronize import Event
@@ -45,6 +47,11 @@ from tests.world import TestNode, World
 
 GOOD = ("NL", "DE", "US")
 DEAD, SILENT, GARBAGE = BAD = ("BE", "ES", "IT")
+#: It cannot be called, so nothing is delivered to it.
+GREEDY = "PT"
+#: Of the greedy one: its connections, and its records that the node holds, about 1 MB of them.
+FETCHERS = 40
+FETCHED = 1000
 #: Records to each good peer for the throughput of one turn, and appended one by one for its latencies.
 BULK = 5000
 TRICKLE = 80
@@ -124,13 +131,14 @@ class Bad:
     target: TestNode
     throwing: Event
     silences: "Synchronized[int]"
+    fetches: "Synchronized[int]"
 
     @classmethod
     @contextmanager
     def beside(cls, nodes: dict[str, TestNode], target: TestNode) -> "Iterator[Bad]":
         """Start the process, and end it."""
         fork = get_context("fork")
-        bad = cls(nodes, target, fork.Event(), fork.Value("i", 0))
+        bad = cls(nodes, target, fork.Event(), fork.Value("i", 0), fork.Value("i", 0))
         process = fork.Process(target=bad.run, daemon=True)
         process.start()
         try:
@@ -149,7 +157,7 @@ class Bad:
         for country, behaviour in ((SILENT, self._silent), (GARBAGE, _garbage)):
             address = urlsplit(self.nodes[country].settings.base_url)
             servers.append(await asyncio.start_server(behaviour, address.hostname, address.port))
-        await self._throw()
+        await asyncio.gather(self._throw(), self._fetch())
 
     async def _silent(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Accept and never answer."""
@@ -175,6 +183,31 @@ class Bad:
                     with suppress(aiohttp.ClientError):
                         await peer.call("PUT", peer.inbox_path(0), os.urandom(32_768).hex().encode())
                 await asyncio.sleep(GARBAGE_PAUSE_S)
+
+    async def _fetch(self) -> None:
+        """Fetch the same records over many connections while it is wanted; come again when told to, and no sooner."""
+        async with aiohttp.ClientSession() as session:
+            peer = PeerSimulator(self.nodes[GREEDY], self.target, session)
+            stock = peer.batch(FETCHED)
+            while True:
+                with suppress(aiohttp.ClientError):
+                    if (await peer.put(stock)).status == HTTPStatus.OK:
+                        break
+                await asyncio.sleep(GARBAGE_PAUSE_S)
+            await asyncio.gather(*(self._fetch_again(peer) for _ in range(FETCHERS)))
+
+    async def _fetch_again(self, peer: PeerSimulator) -> None:
+        while True:
+            if not self.throwing.is_set():
+                await asyncio.sleep(GARBAGE_PAUSE_S)
+                continue
+            with suppress(aiohttp.ClientError):
+                answer = await peer.get(f"/peer/v1/inbox/{peer.id}/1?from=0")
+                if answer.status == HTTPStatus.OK:
+                    with self.fetches.get_lock():
+                        self.fetches.value += 1
+                else:
+                    await asyncio.sleep(float(answer.headers.get("retry-after", 1)))
 
 
 @dataclass(slots=True)
@@ -314,9 +347,10 @@ async def measure(world: World, bad: Bad, pid: int, rounds: int) -> tuple[Measur
                 "SELECT count(*) FROM peers WHERE failures > 0 AND node_id = ANY($1)",
                 [nodes[country].id for country in (DEAD, GARBAGE)],
             )
-            if failed != len((DEAD, GARBAGE)) or not bad.silences.value:
+            if failed != len((DEAD, GARBAGE)) or not bad.silences.value or not bad.fetches.value:
                 raise SystemExit("the bad peers were not all met")
-            bad.silences.value = 0
+            print(f"a turn with them: {bad.fetches.value} fetches answered", flush=True)
+            bad.silences.value = bad.fetches.value = 0
             await sender.show_bad(bad_ids, shown=False)
             # What is under way to them ends first.
             await asyncio.sleep(TIMEOUT_S + 0.5)
@@ -335,11 +369,12 @@ def main() -> None:
         with servers(folder, 1) as (server,):
             world = build_world(folder, [migrated(server, "fr")], **SETTINGS)
             world.new_database = lambda: "postgresql://nobody@127.0.0.1:9/none"
-            for country in (*GOOD, *BAD):
+            for country in (*GOOD, *BAD, GREEDY):
                 world.add(country)
+            world.nodes[-1].entry["delivery"] = "pull"
             world.sign_directory()
             nodes = {node.settings.countries[0]: node for node in world.nodes}
-            bad_nodes = {country: nodes[country] for country in BAD}
+            bad_nodes = {country: nodes[country] for country in (*BAD, GREEDY)}
             with Bad.beside(bad_nodes, nodes["FR"]) as bad, serving(nodes["FR"]) as process:
                 before, beside, after = uvloop.run(measure(world, bad, process.pid, rounds))
     for name, one in (("before", before), ("with bad peers", beside), ("after", after)):

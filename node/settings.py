@@ -153,7 +153,7 @@ class Settings:
         int, Option("Bytes of request bodies in memory at once at each door.", low=1_048_576, high=17_179_869_184)
     ] = 134_217_728
     batches_at_once_max: Annotated[
-        int, Option("Batches of peers worked on at once; others wait for their turn.", low=1, high=1000)
+        int, Option("Batches and questions of peers worked on at once; others wait for their turn.", low=1, high=1000)
     ] = 8
     peer_requests_per_s: Annotated[
         float, Option("Requests a second that one peer may make, over ten seconds.", low=0.1, high=100_000)
@@ -170,6 +170,13 @@ class Settings:
     peer_bytes_burst: Annotated[
         int, Option("Bytes of new records that one peer may send at once, after a pause.", low=61_440, high=10**12)
     ] = 8_589_934_592
+    peer_answers_bytes_per_s: Annotated[
+        float,
+        Option("Bytes a second that one peer is given again over a long time, 64 KiB a question.", low=1, high=1e9),
+    ] = 1_048_576.0
+    peer_answers_bytes_burst: Annotated[
+        int, Option("Bytes that one peer is given again at once, after a pause.", low=1_048_576, high=10**12)
+    ] = 16_777_216
     connections_max: Annotated[int, Option("Connections open at once at each door.", low=1, high=65_536)] = 1024
     connections_per_address_max: Annotated[
         int, Option("Of these from one address; a reverse proxy is one address.", low=1, high=65_536)

@@ -72,9 +72,9 @@ class DeskApi:
         return web.Response(body=_ENCODER.encode({"kept": True}), content_type=_JSON_TYPE)
 
     async def _ruling(self, call: Call) -> web.Response:
-        caller = await self.door.caller(call.request)
-        self._check_desk()
-        found = await self.desk.ruling(caller, call.parameters["dispute"])
+        async with self.door.asked(call.request) as caller:
+            self._check_desk()
+            found = await self.desk.ruling(caller, call.parameters["dispute"])
         if found.ruling is None:
             said = {"ruling": None, "held": found.held}
             return web.Response(status=HTTPStatus.NOT_FOUND, body=_ENCODER.encode(said), content_type=_JSON_TYPE)

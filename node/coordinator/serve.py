@@ -227,7 +227,7 @@ def peer_door(
         log=log,
         window_s=settings.clock_window_s,
         heard=heard,
-        admit=RequestRate(settings.peer_requests_per_s).request,
+        admit=RequestRate.of(settings.peer_requests_per_s).request,
     )
 
 

@@ -13,7 +13,6 @@ from node.hotline.domain.comparison import Kind
 from node.hotline.domain.delivery import Problem, backoff_s
 from node.hotline.flows.receive import Offer
 from node.hotline.store import contacts, heads, pulls
-from protocol.batch import RETURNED_BYTES_MAX, decode_batch
 from protocol.codes import Delivery, NodeState
 from protocol.directory import NodeEntry
 from protocol.errors import ProtocolError
@@ -130,7 +129,7 @@ class Pulls:
                 if gained.code == "over-quota":
                     # A smaller batch may still find room: what waits for a whole one could wait for ever.
                     most = min(most, gained.credit or most)
-                    await self._pause(_FULL_S)
+                    await self._pause(min(max(gained.retry_after_s or 0, _FULL_S), _CAP_S))
                     continue
                 node.metrics.problems.labels(code=gained.code, direction="met").inc()
                 node.log.warning("nothing fetched", action="pull.failed", peer=peer.id, code=gained.code)
@@ -211,10 +210,10 @@ class Pulls:
         for one in greeting.lost:
             first = one.first
             while self._may_ask():
-                body, _, _ = await node.give_back.held(peer.id, one.epoch, first)
-                if body is None or await node.catchup.bring_back(peer, one.epoch, first, body) is not None:
+                kept = await node.give_back.held(peer.id, one.epoch, first)
+                if kept.body is None or await node.catchup.bring_back(peer, one.epoch, first, kept.body) is not None:
                     break
-                first += len(decode_batch(body, bytes_max=RETURNED_BYTES_MAX)[1])
+                first = kept.until
 
     async def _back(self, peer: NodeEntry) -> None:
         """The peer answers again: what we have to say to it need not wait longer either."""

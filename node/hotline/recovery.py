@@ -4,10 +4,11 @@ Runs while the node does not serve; broken off anywhere, it is run again and goe
 """
 
 import asyncio
-from collections.abc import Callable, Collection
+from collections.abc import Awaitable, Callable, Collection
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import TypeVar
 from uuid import UUID
 
 from node.errors import OperatorError
@@ -33,6 +34,11 @@ from protocol.note import parse_note
 
 #: How long nothing may come from peers that only fetch, which call at least every half minute.
 WAIT_S = 120.0
+
+#: A peer that says `over-quota` is asked so often in a row, and again after at most so many seconds each time.
+_PATIENCE = 20
+_PAUSE_S = 30.0
+_Answer = TypeVar("_Answer")
 
 _MEMBERS = frozenset({NodeState.ACTIVE, NodeState.MAINTENANCE})
 #: What was taken once is taken again, however much it is: nothing of it is applied before all of it is here.
@@ -274,8 +280,7 @@ async def _ask_all(
         async with node.db.transaction("hello.read") as tx:
             ours = await heads_store.read_heads(tx, peer.id)
         # They may take long to answer, and the directory goes on to age meanwhile; so before every call.
-        node.membership.refuse_if_expired()
-        heads = await node.catchup.hello(peer, ours)
+        heads = await _patiently(node, partial(node.catchup.hello, peer, ours))
         if isinstance(heads, Problem):
             silent.append(peer.id)
         else:
@@ -295,8 +300,18 @@ def _not_all(silent: Collection[str]) -> str:
 
 async def _fetched_own(node: Node, peer: NodeEntry, epoch: int, first: int) -> Fetched | Problem:
     """Fetch one batch of our own stream; raises OperatorError once the directory has expired."""
-    node.membership.refuse_if_expired()
-    return await node.catchup.fetch_own(peer, epoch, first)
+    return await _patiently(node, lambda: node.catchup.fetch_own(peer, epoch, first))
+
+
+async def _patiently(node: Node, ask: Callable[[], Awaitable[_Answer | Problem]]) -> _Answer | Problem:
+    """Ask, and again when the peer says so where it answered much lately; raises OperatorError as `_fetched_own`."""
+    for _ in range(_PATIENCE):
+        node.membership.refuse_if_expired()
+        answer = await ask()
+        if not isinstance(answer, Problem) or answer.code != "over-quota":
+            break
+        await asyncio.sleep(min(answer.retry_after_s or 1.0, _PAUSE_S))
+    return answer
 
 
 async def _fetch_back(node: Node, peer: NodeEntry, heads: Heads) -> int:
@@ -330,7 +345,8 @@ async def _fetch_back(node: Node, peer: NodeEntry, heads: Heads) -> int:
 
 async def _fetched(node: Node, peer: NodeEntry, epoch: int, first: int) -> bytes:
     """Fetch one batch; raises OperatorError when it does not come."""
-    fetched = await node.catchup.fetch(peer, epoch, first, records_max=node.settings.batch_records_max)
+    most = node.settings.batch_records_max
+    fetched = await _patiently(node, lambda: node.catchup.fetch(peer, epoch, first, records_max=most))
     if isinstance(fetched, Problem) or fetched.body is None:
         code = fetched.code if isinstance(fetched, Problem) else "nothing"
         raise OperatorError(f"{peer.id} does not give again what it had sent ({code}); run this again.")

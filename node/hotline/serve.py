@@ -34,7 +34,7 @@ from node.platform.listener import ConnectionLimits
 from node.platform.mirror import MirrorApi
 from node.platform.nonces import remember_nonce
 from node.platform.openapi import ApiInfo
-from node.platform.peerdoor import PeerDoor
+from node.platform.peerdoor import PeerDoor, at_once
 from node.platform.routes import Route
 from node.platform.telemetry import Logger
 from node.platform.web import Limits, Listener, listen, make_app, with_documentation
@@ -76,6 +76,8 @@ def admission(node: Node) -> Admission:
     return Admission.of(
         node.directory,
         requests_per_s=settings.peer_requests_per_s,
+        answers_bytes_per_s=settings.peer_answers_bytes_per_s,
+        answers_bytes_burst=settings.peer_answers_bytes_burst,
         bodies_bytes_max=settings.bodies_bytes_max,
         batches_at_once=settings.batches_at_once_max,
     )
@@ -102,6 +104,7 @@ def peer_door(node: Node, admitted: Admission) -> PeerDoor:
         heard=heard,
         admit=admitted.request,
         room=admitted.body,
+        turn=admitted.question,
         doubt=node.membership.doubt,
     )
 
@@ -127,7 +130,7 @@ def peer_api(node: Node, door: PeerDoor, admitted: Admission) -> PeerApi:
     )
 
 
-def catchup_api(node: Node, door: PeerDoor, waiting: Waiting) -> CatchupApi:
+def catchup_api(node: Node, door: PeerDoor, admitted: Admission, waiting: Waiting) -> CatchupApi:
     """Return the doors by which a peer finds out what it misses, and gets it."""
     return CatchupApi(
         node_id=node.settings.node_id,
@@ -140,6 +143,7 @@ def catchup_api(node: Node, door: PeerDoor, waiting: Waiting) -> CatchupApi:
         clock=node.clock,
         signals=node.signals,
         waiting=waiting,
+        admission=admitted,
     )
 
 
@@ -147,7 +151,7 @@ def peer_routes(node: Node, door: PeerDoor, admitted: Admission, waiting: Waitin
     """Return everything the peer door serves; `waiting` counts who waits there for a record."""
     return (
         *peer_api(node, door, admitted).routes(),
-        *catchup_api(node, door, waiting or Waiting()).routes(),
+        *catchup_api(node, door, admitted, waiting or Waiting()).routes(),
         *MirrorApi(node.membership.file).routes(),
     )
 
@@ -249,7 +253,8 @@ async def _done(work: Awaitable[None], ended: asyncio.Event | None) -> bool:
 def recovery_app(node: Node, visits: Visits) -> tuple[web.Application, PeerDoor]:
     """Return what answers peers that cannot be called while the node recovers, and the door that lets them in."""
     settings, admitted = node.settings, admission(node)
-    door = peer_door(node, admitted)
+    # What was lost comes as fast as it can.
+    door = replace(peer_door(node, admitted), turn=at_once)
     peers = replace(peer_api(node, door, admitted), receiver=without_limits(node.receiver))
     app = make_app(
         tuple(RecoveryApi(settings.node_id, door, peers, visits).routes()),

@@ -1,7 +1,14 @@
 """The door that members call: verifies who signed a request, signs every answer. Knows no endpoint and no table."""
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
+from contextlib import (
+    AbstractAsyncContextManager,
+    AbstractContextManager,
+    AsyncExitStack,
+    asynccontextmanager,
+    nullcontext,
+)
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Final, Protocol
@@ -34,6 +41,9 @@ from protocol.profile import (
 #: An operation for members alone: the door verifies who signed the request.
 member_route: Final = partial(Route, group="Peer protocol", auth=Auth.HTTP_SIGNATURE)
 
+#: Whoever is over its quota hears so no sooner: a connection of it costs one refusal in this time.
+_REFUSED_AFTER_S: Final = 1.0
+
 _NOT_MEMBERS = frozenset({NodeState.SUSPENDED, NodeState.LEFT})
 
 
@@ -60,6 +70,11 @@ def _admit(_peer: str) -> None:
 
 def _no_doubt() -> None:
     """Look for no newer directory."""
+
+
+def at_once(_peer: str) -> AbstractAsyncContextManager[None]:
+    """Answer everybody's questions, however many."""
+    return nullcontext()
 
 
 def _room(_peer: str, _size: int) -> AbstractContextManager[None]:
@@ -92,6 +107,8 @@ class PeerDoor:
     admit: Callable[[str], None] = _admit
     #: Holds room for a body of so many bytes of a peer; raises ProtocolError `over-quota` without it.
     room: Callable[[str, int], AbstractContextManager[None]] = _room
+    #: Whose turn it is to have a question answered; raises ProtocolError `over-quota` when that is one too many.
+    turn: Callable[[str], AbstractAsyncContextManager[None]] = at_once
     #: Told when a request is signed by a key that is not known here.
     doubt: Callable[[], None] = _no_doubt
     sparing: Sparing = field(default_factory=Sparing)
@@ -124,7 +141,7 @@ class PeerDoor:
             raise _too_large(bytes_max)
         # 2. Request signature, over the head: no byte of a stranger's body is read.
         head = self.request(http)
-        peer, verified = self.verify(head, has_body=http.body_exists)
+        peer, verified = await self._let_in(head, has_body=http.body_exists)
         with self.room(peer, bytes_max if announced is None else announced):
             try:
                 body = await read_body(http, bytes_max)
@@ -140,9 +157,9 @@ class PeerDoor:
     async def said(self, http: web.Request, bytes_max: int) -> AsyncIterator[tuple[str, bytes]]:
         """Yield who sent a request that stores nothing of its own, and its body; otherwise as `message`.
 
-        That its sender is back is noted before.
+        It is its sender's turn then, and that it is back is noted before.
         """
-        async with self.message(http, bytes_max) as came:
+        async with self.message(http, bytes_max) as came, self._turn(came.peer):
             await self.heard(came.peer, came.verified)
             yield came.peer, came.body
 
@@ -185,11 +202,31 @@ class PeerDoor:
         self.membership.hint(request.headers.get(VERSION_HEADER), signer[-1])
         return signer[-1], verified
 
-    async def caller(self, http: web.Request) -> str:
-        """Verify a request without a body, note that its sender is back, and return who it is."""
-        peer, verified = self.verify(self.request(http))
-        await self.heard(peer, verified)
-        return peer
+    @asynccontextmanager
+    async def asked(self, http: web.Request) -> AsyncIterator[str]:
+        """Yield who sent a request without a body, in its turn; that it is back is noted before."""
+        peer, verified = await self._let_in(self.request(http))
+        async with self._turn(peer):
+            await self.heard(peer, verified)
+            yield peer
+
+    @asynccontextmanager
+    async def _turn(self, peer: str) -> AsyncIterator[None]:
+        async with AsyncExitStack() as place:
+            try:
+                await place.enter_async_context(self.turn(peer))
+            except ProtocolError as error:
+                self.refused(error, peer)
+                await _slow_down(error)
+                raise
+            yield
+
+    async def _let_in(self, request: Request, *, has_body: bool | None = None) -> tuple[str, Verified]:
+        try:
+            return self.verify(request, has_body=has_body)
+        except ProtocolError as error:
+            await _slow_down(error)
+            raise
 
     def refused(self, error: ProtocolError, peer: str | None) -> None:
         """Count a refusal, and log it unless there were many of its kind in the last minute."""
@@ -204,6 +241,12 @@ class PeerDoor:
             raise ProtocolError("unknown-key", "the key is no member's", field="keyid")
         if entry.state in _NOT_MEMBERS:
             raise ProtocolError("key-revoked", "the node is not a member at present", field="keyid")
+
+
+async def _slow_down(error: ProtocolError) -> None:
+    """Let a member that asks for too much wait for its refusal, for to verify and to sign it is work, too."""
+    if error.code == "over-quota":
+        await asyncio.sleep(_REFUSED_AFTER_S)
 
 
 def _too_large(bytes_max: int) -> ProtocolError:

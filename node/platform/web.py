@@ -9,6 +9,7 @@ import re
 import secrets
 import ssl
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from time import perf_counter
 from typing import Any, Final, TypeAlias
@@ -47,6 +48,7 @@ _CLOSE: Final = {"Connection": "close"}
 _SOON: Final = {"Retry-After": "1"}
 _REQUEST_ID: Final = web.RequestKey("request_id", str)
 _BODY_BYTES: Final = web.RequestKey("body_bytes", int)
+_ANSWER: Final = web.RequestKey("answer", ExitStack)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,15 +84,17 @@ class _Shell:
         request[_BODY_BYTES] = 0
         resource = request.match_info.route.resource
         route = "(none)" if resource is None else resource.canonical
-        try:
-            response = await self._guarded(request, route, handler(request))
-            if self.finish is not None and isinstance(response, web.Response):
-                response = await self._guarded(request, route, self.finish(request, response))
-        finally:
-            self.bytes_held -= request[_BODY_BYTES]
-        self.metrics.http_requests.labels(route, _method(request), response.status).inc()
-        self.metrics.http_seconds.labels(route).observe(perf_counter() - started)
-        await send_in_pieces(request, response)
+        with ExitStack() as answer:
+            request[_ANSWER] = answer
+            try:
+                response = await self._guarded(request, route, handler(request))
+                if self.finish is not None and isinstance(response, web.Response):
+                    response = await self._guarded(request, route, self.finish(request, response))
+            finally:
+                self.bytes_held -= request[_BODY_BYTES]
+            self.metrics.http_requests.labels(route, _method(request), response.status).inc()
+            self.metrics.http_seconds.labels(route).observe(perf_counter() - started)
+            await send_in_pieces(request, response)
         return response
 
     async def _guarded(
@@ -212,6 +216,11 @@ def _expect(shell: _Shell, route: Route) -> Callable[[web.Request], Awaitable[No
             request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     return expect
+
+
+def answer_of(request: web.Request) -> ExitStack:
+    """Return what is closed once the answer has left, but for a little, or cannot leave any more."""
+    return request[_ANSWER]
 
 
 async def read_body(request: web.Request, limit_bytes: int | None = None) -> bytes:

@@ -268,6 +268,22 @@ async def test_a_recovering_node_waits_for_what_is_held_without_a_receipt_that_c
         assert await visits.complete(0.1) == {fr.id: 0}
 
 
+async def test_a_recovery_waits_for_a_peer_that_was_asked_much_lately(world: World) -> None:
+    feed = Feed()
+    scanty = world.nodes[1]
+    scanty.settings = replace(scanty.settings, peer_answers_bytes_per_s=65_536.0, peer_answers_bytes_burst=1_048_576)
+    older = await _history(world, feed, restored=0)
+    async with station(scanty) as nl, aiohttp.ClientSession() as session:
+        peer = PeerSimulator(older, scanty, session)
+        asked = await asyncio.gather(*(peer.get(f"/peer/v1/streams/{older.id}") for _ in range(32)))
+        assert {one.problem["code"] for one in asked if one.status != 200} == {"over-quota"}
+        done = await recovered(older)
+        assert done.own[nl.node.settings.node_id] >= 4
+        async with station(older) as fr:
+            await feed.settled(fr, nl)
+            await feed.check(fr, nl)
+
+
 async def test_a_recovering_node_takes_only_what_it_signed_from_whom_it_waits_for(world: World) -> None:
     feed = Feed()
     nl = world.nodes[1]
@@ -278,7 +294,7 @@ async def test_a_recovering_node_takes_only_what_it_signed_from_whom_it_waits_fo
     async with station(world.nodes[0]) as fr, station(nl) as behind:
         await feed.hand_in(fr, behind, 1)
         await feed.settled(fr, behind)
-        body, _, _ = await behind.node.give_back.held(fr.node.settings.node_id, 1, 0)
+        body = (await behind.node.give_back.held(fr.node.settings.node_id, 1, 0)).body
         assert body is not None
     end = len(decode_batch(body, bytes_max=RETURNED_BYTES_MAX)[1])
     path = f"/peer/v1/outbox/{older.id}/1/"

@@ -3,7 +3,7 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from node.hotline.domain.admission import Line, Shares
+from node.hotline.domain.admission import Given, Line, Shares
 
 PEERS = ["a", "b", "c", "d"]
 
@@ -101,3 +101,45 @@ def test_each_ticket_is_called_once_at_most_and_places_are_kept(at_once: int, st
             running -= 1
         assert running <= at_once
     assert len(set(called)) == len(called)
+
+
+def test_few_questions_of_one_peer_are_answered_at_once_and_others_pass_them() -> None:
+    line = Line(at_once=8, waiting_max=100, asks_max=2)
+    for at in range(4):
+        assert line.enter("hog", f"hog-{at}", 1, asks=True)
+    assert [serve(line), serve(line)] == ["hog-0", "hog-1"]
+    assert line.next(lambda _peer: 1) is None
+    assert line.enter("good", "good-0", 1, asks=True)
+    assert serve(line) == "good-0"
+    # The work is done, and the answer still on its way.
+    line.done()
+    assert line.next(lambda _peer: 1) is None
+    line.answered("hog")
+    assert serve(line) == "hog-2"
+
+
+def test_an_answer_that_was_large_lets_others_pass_afterwards() -> None:
+    line = Line(at_once=1, waiting_max=100)
+    line.enter("hog", "hog-0", 1)
+    assert serve(line) == "hog-0"
+    line.charge("hog", 1000, 1)
+    line.done()
+    for at in range(3):
+        line.enter("hog", f"hog-{at + 1}", 1)
+        line.enter("good", f"good-{at}", 100)
+    order = []
+    for _ in range(6):
+        order.append(serve(line))
+        line.done()
+    assert order == ["good-0", "good-1", "good-2", "hog-1", "hog-2", "hog-3"]
+
+
+def test_what_was_given_is_told_from_what_is_new() -> None:
+    given = Given()
+    steps = [(1, 0, 10), (1, 10, 20), (2, 0, 5)]
+    assert all(given.give("a", "inbox", *step) for step in steps)
+    assert not any(given.give("a", "inbox", *step) for step in [*steps, (2, 4, 8), (2, 8, 8), (1, 30, 40)])
+    # Of another thing and to another peer, and what follows.
+    assert given.give("a", "outbox", 1, 0, 10)
+    assert given.give("b", "inbox", 1, 0, 10)
+    assert given.give("a", "inbox", 2, 8, 9)

@@ -2,12 +2,13 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from urllib.parse import urlsplit
 
 import pytest
 import pytest_asyncio
 
+from node.hotline.serve import admission
 from protocol.batch import MEDIA_TYPE
 from protocol.hello import Heads, encode_heads
 from tests.patience import stretched
@@ -79,7 +80,10 @@ async def test_the_credit_of_a_receipt_is_what_is_left(tight: Hub) -> None:
 
 async def test_a_peer_that_asks_too_often_is_told_when_to_come_again_and_others_are_served(tight: Hub) -> None:
     hog, good = await tight.peer(), await tight.peer()
-    answers = await asyncio.gather(*(hog.get(f"/peer/v1/streams/{hog.id}") for _ in range(150)))
+    answers = []
+    for _ in range(5):
+        # As many as may wait for their turn.
+        answers += await asyncio.gather(*(hog.get(f"/peer/v1/streams/{hog.id}") for _ in range(30)))
     refused = [one for one in answers if one.status == 429]
     assert len(answers) - len(refused) >= 100
     assert refused
@@ -88,6 +92,96 @@ async def test_a_peer_that_asks_too_often_is_told_when_to_come_again_and_others_
     # What was refused left nothing behind: no nonce, no row.
     assert (await tight.holdings(hog)).nonces == len(answers) - len(refused)
     await good.deliver(1)
+
+
+@pytest.fixture(scope="module")
+def asked_network(tmp_path_factory: pytest.TempPathFactory, database: Callable[[], str]) -> Network:
+    """A node that gives little again, and has one place at the work."""
+    world = World(tmp_path_factory.mktemp("asked"), database)
+    tested = world.add(
+        "NL",
+        backoff_base_s=900,
+        backoff_cap_s=900,
+        peer_answers_bytes_per_s=65_536,
+        peer_answers_bytes_burst=1_048_576,
+        batches_at_once_max=1,
+    )
+    world.sign_directory()
+    return Network(world, tested)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def asked(asked_network: Network) -> AsyncIterator[Hub]:
+    """That node, running."""
+    async with run_hub(asked_network, asked_network.tested, ShiftedClock()) as made:
+        yield made
+
+
+def own_records(peer: PeerSimulator, first: int = 0) -> str:
+    return f"/peer/v1/inbox/{peer.id}/1?from={first}"
+
+
+async def test_what_was_given_before_has_a_budget_and_what_is_new_does_not(asked: Hub) -> None:
+    hog, good = await asked.peer(), await asked.peer()
+    for _ in range(6):
+        await hog.deliver([b"x" * 50_000] * 10)
+        await good.deliver(1)
+    # Three times as many bytes as may be given again at once.
+    for first in range(0, 60, 10):
+        assert (await hog.get(own_records(hog, first))).status == 200
+    again = [await hog.get(own_records(hog)) for _ in range(4)]
+    assert [one.status for one in again[:2]] == [200, 200]
+    assert again[-1].problem["code"] == "over-quota"
+    assert 1 <= again[-1].problem["retry_after"] <= 20
+    # Its batches have their own budget, and others theirs.
+    await hog.deliver(1)
+    assert (await good.get(own_records(good))).status == 200
+
+
+async def test_a_question_costs_though_nothing_is_given(asked: Hub) -> None:
+    hog, good = await asked.peer(), await asked.peer()
+    answers = await asyncio.gather(*(hog.get(f"/peer/v1/streams/{hog.id}") for _ in range(30)))
+    refused = [one for one in answers if one.status == 429]
+    assert 16 <= len(answers) - len(refused) < 30
+    assert {one.problem["code"] for one in refused} == {"over-quota"}
+    # What was refused left nothing behind: no nonce, no row.
+    assert (await asked.holdings(hog)).nonces == len(answers) - len(refused)
+    assert (await good.get(f"/peer/v1/streams/{good.id}")).status == 404
+
+
+async def test_few_answers_of_one_peer_are_on_their_way_at_once(asked: Hub) -> None:
+    """Who does not read its answers is given no more of them, and keeps nobody else from anything."""
+    admitted = admission(asked.node)
+    unread = ExitStack()
+    for first in range(2):
+        async with admitted.question("hog"):
+            admitted.give("hog", "inbox", 1, first, first + 1, 1000, unread)
+
+    async def ask(peer: str) -> None:
+        async with admitted.question(peer):
+            pass
+
+    third = asyncio.ensure_future(ask("hog"))
+    await ask("good")
+    assert not third.done()
+    unread.close()
+    await third
+
+
+async def test_who_waits_for_a_record_holds_no_place(asked: Hub) -> None:
+    peer, good = await asked.peer(), await asked.peer()
+    path = f"/peer/v1/outbox/{peer.id}/1?from=0&wait=25"
+    waiting = [asyncio.ensure_future(peer.get(path)) for _ in range(4)]
+
+    async def all_wait() -> bool:
+        return (await asked.holdings(peer)).nonces == len(waiting)
+
+    await asked.wait(all_wait)
+    assert (await peer.get(f"/peer/v1/streams/{peer.id}")).status == 404
+    await good.deliver(1)
+    assert not any(one.done() for one in waiting)
+    for one in waiting:
+        one.cancel()
 
 
 async def test_the_memory_for_bodies_is_shared(tight: Hub) -> None:

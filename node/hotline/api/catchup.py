@@ -10,15 +10,17 @@ from http import HTTPStatus
 from aiohttp import web
 
 from node.clock import Clock
+from node.hotline.api.admission import Admission
 from node.hotline.api.peer import EPOCH, JSON_TYPE, path_number
 from node.hotline.flows.give_back import GiveBack
 from node.hotline.flows.greet import Greeter
-from node.hotline.flows.offer import Offerer
+from node.hotline.flows.offer import Offered, Offerer
 from node.hotline.flows.settle import Settler
 from node.platform.peerdoor import PeerDoor, member_route
 from node.platform.routes import Answer, Body, Call, Parameter, Route
 from node.platform.signals import Signals
 from node.platform.trust import Freshness
+from node.platform.web import answer_of
 from protocol.batch import MEDIA_TYPE
 from protocol.checkpoint import EPOCH_MAX
 from protocol.directory import Directory
@@ -85,6 +87,7 @@ class CatchupApi:
     clock: Clock
     signals: Signals
     waiting: Waiting
+    admission: Admission
 
     def routes(self) -> list[Route]:
         """Return the endpoints of catching up."""
@@ -144,19 +147,20 @@ class CatchupApi:
 
     async def _outbox(self, call: Call) -> web.Response:
         """The bytes that a push would carry; a caller may wait a while for the first record."""
-        peer = await self.door.caller(call.request)
-        if call.parameters["aud"] != peer:
-            raise ProtocolError("wrong-audience", "a stream is known to its two nodes alone", field="aud")
-        self._refuse_if_expired()
-        epoch = path_number(call, "epoch", low=1, high=EPOCH_MAX)
-        first = path_number(call, "from", low=0, high=TREE_SIZE_MAX)
-        wait_s = path_number(call, "wait", low=0, high=WAIT_S_MAX) if "wait" in call.parameters else 0
-        most = _RECORDS_MAX
-        if "records" in call.parameters:
-            most = path_number(call, "records", low=1, high=_RECORDS_MAX)
+        async with self.door.asked(call.request) as peer:
+            if call.parameters["aud"] != peer:
+                raise ProtocolError("wrong-audience", "a stream is known to its two nodes alone", field="aud")
+            self._refuse_if_expired()
+            epoch = path_number(call, "epoch", low=1, high=EPOCH_MAX)
+            first = path_number(call, "from", low=0, high=TREE_SIZE_MAX)
+            wait_s = path_number(call, "wait", low=0, high=WAIT_S_MAX) if "wait" in call.parameters else 0
+            most = _RECORDS_MAX
+            if "records" in call.parameters:
+                most = path_number(call, "records", low=1, high=_RECORDS_MAX)
+            offered = await self._offered(call, peer, epoch, first, most)
         with self.waiting.place(peer) as may_wait:
             deadline = self.clock.monotonic() + (wait_s if may_wait else 0)
-            while (offered := await self.offerer.offer(peer, epoch, first, most)).body is None:
+            while offered.body is None:
                 left_s = deadline - self.clock.monotonic()
                 # A later epoch is what the caller is to ask for next.
                 over = left_s <= 0 or self.waiting.ended or _hung_up(call.request)
@@ -165,9 +169,19 @@ class CatchupApi:
                     return web.Response(
                         status=HTTPStatus.NOT_FOUND, body=json.dumps(said).encode(), content_type=JSON_TYPE
                     )
+                # Who waits keeps nobody from anything.
                 await self.signals.wait("outbox", min(_LOOK_AGAIN_S, left_s))
                 self._refuse_if_expired()
+                async with self.admission.turn(peer, 0, asks=True):
+                    offered = await self._offered(call, peer, epoch, first, most)
         return web.Response(body=offered.body, content_type=MEDIA_TYPE)
+
+    async def _offered(self, call: Call, peer: str, epoch: int, first: int, most: int) -> Offered:
+        offered = await self.offerer.offer(peer, epoch, first, most)
+        if offered.body is not None:
+            size, answer = len(offered.body), answer_of(call.request)
+            self.admission.give(peer, "outbox", epoch, first, offered.until, size, answer)
+        return offered
 
     def _refuse_if_expired(self) -> None:
         """Give no record away once who may have it is not known any more (PROTOCOL section 2); raises ProtocolError."""
@@ -178,16 +192,18 @@ class CatchupApi:
 
     async def _inbox(self, call: Call) -> web.Response:
         """The caller's own records as they are held here, under the receipts that were given for them."""
-        peer = await self.door.caller(call.request)
-        if call.parameters["iss"] != peer:
-            raise ProtocolError("wrong-audience", "a stream is known to its two nodes alone", field="iss")
-        epoch = path_number(call, "epoch", low=1, high=EPOCH_MAX)
-        first = path_number(call, "from", low=0, high=TREE_SIZE_MAX)
-        body, held, newest = await self.give_back.held(peer, epoch, first)
-        if body is None:
-            said = json.dumps({"written": held, "epoch": newest}).encode()
-            return web.Response(status=HTTPStatus.NOT_FOUND, body=said, content_type=JSON_TYPE)
-        return web.Response(body=body, content_type=MEDIA_TYPE)
+        async with self.door.asked(call.request) as peer:
+            if call.parameters["iss"] != peer:
+                raise ProtocolError("wrong-audience", "a stream is known to its two nodes alone", field="iss")
+            epoch = path_number(call, "epoch", low=1, high=EPOCH_MAX)
+            first = path_number(call, "from", low=0, high=TREE_SIZE_MAX)
+            kept = await self.give_back.held(peer, epoch, first)
+            if kept.body is None:
+                said = json.dumps({"written": kept.held, "epoch": kept.epoch}).encode()
+                return web.Response(status=HTTPStatus.NOT_FOUND, body=said, content_type=JSON_TYPE)
+            size, answer = len(kept.body), answer_of(call.request)
+            self.admission.give(peer, "inbox", epoch, first, kept.until, size, answer)
+        return web.Response(body=kept.body, content_type=MEDIA_TYPE)
 
     async def _settle(self, call: Call) -> web.Response:
         """The receipt is verified as one that answers a push."""
@@ -200,7 +216,10 @@ class CatchupApi:
             raise ProtocolError("wrong-audience", "the receipt is for another node", field="iss")
         epoch = path_number(call, "epoch", low=1, high=EPOCH_MAX)
         size = path_number(call, "size", low=1, high=TREE_SIZE_MAX)
-        return await self.settler.settle(peer, epoch, size, note, self.directory())
+        receipted = await self.settler.settle(peer, epoch, size, note, self.directory())
+        # What goes on costs nothing.
+        self.admission.give(peer, "receipts", epoch, size - 1, size, 0, answer_of(call.request))
+        return receipted
 
 
 def _hung_up(request: web.Request) -> bool:

@@ -1,7 +1,8 @@
 """The peer protocol's doors (PROTOCOL sections 4 and 5): every request is verified, every answer signed."""
 
 import json
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Final
@@ -152,33 +153,33 @@ class PeerApi:
 
     async def _stream(self, call: Call) -> web.Response:
         """The newest checkpoint and cosignature held of the caller's own stream (anti-entropy)."""
-        peer = await self._own_stream(call)
-        epoch = path_number(call, "epoch", low=1, high=EPOCH_MAX) if "epoch" in call.parameters else None
-        async with self.db.transaction("peer.read") as tx:
-            note = await inbound.newest_receipt(tx, peer, epoch)
+        async with self._own_stream(call) as peer:
+            epoch = path_number(call, "epoch", low=1, high=EPOCH_MAX) if "epoch" in call.parameters else None
+            async with self.db.transaction("peer.read") as tx:
+                note = await inbound.newest_receipt(tx, peer, epoch)
         return nothing_held() if note is None else note_answer(note)
 
     async def _receipt(self, call: Call) -> web.Response:
         """The stored receipt that covers an index, byte for byte."""
-        peer = await self._own_stream(call)
-        epoch = path_number(call, "epoch", low=1, high=EPOCH_MAX)
-        index = path_number(call, "index", low=0, high=TREE_SIZE_MAX)
-        async with self.db.transaction("peer.read") as tx:
-            note = await inbound.receipt_for(tx, peer, epoch, index)
+        async with self._own_stream(call) as peer:
+            epoch = path_number(call, "epoch", low=1, high=EPOCH_MAX)
+            index = path_number(call, "index", low=0, high=TREE_SIZE_MAX)
+            async with self.db.transaction("peer.read") as tx:
+                note = await inbound.receipt_for(tx, peer, epoch, index)
         return nothing_held() if note is None else note_answer(note)
 
-    async def _own_stream(self, call: Call) -> str:
-        peer = await self.door.caller(call.request)
-        if call.parameters["iss"] != peer:
-            raise ProtocolError("wrong-audience", "a stream is known to its two nodes alone", field="iss")
-        return peer
+    @asynccontextmanager
+    async def _own_stream(self, call: Call) -> AsyncIterator[str]:
+        async with self.door.asked(call.request) as peer:
+            if call.parameters["iss"] != peer:
+                raise ProtocolError("wrong-audience", "a stream is known to its two nodes alone", field="iss")
+            yield peer
 
     async def _well_known(self, call: Call) -> web.Response:
         """Versions, limits, directory version; and to a member the epoch of our stream to it."""
         epochs: dict[str, int] = {}
         if "signature" in call.request.headers:
-            peer = await self.door.caller(call.request)
-            async with self.db.transaction("peer.read") as tx:
+            async with self.door.asked(call.request) as peer, self.db.transaction("peer.read") as tx:
                 epoch = await outbound.newest_epoch(tx, peer)
             epochs = {} if epoch is None else {peer: epoch}
         said = WellKnownOut(

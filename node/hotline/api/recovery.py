@@ -109,5 +109,5 @@ class RecoveryApi:
         return note_answer(receipt.note, credit=receipt.credit)
 
     async def _closed(self, call: Call) -> web.Response:
-        await self.door.caller(call.request)
-        raise ProtocolError("maintenance", "this node's streams stand still until it is recovered")
+        async with self.door.asked(call.request):
+            raise ProtocolError("maintenance", "this node's streams stand still until it is recovered")

@@ -1,6 +1,7 @@
 """What a node takes on at once: whose bodies, and whose turn it is to be worked for. Pure; waits for nothing.
 
-Both are shared: no peer can fill the memory or the line so that another finds no place in it.
+Both are shared: no peer can fill the memory or the line so that another finds no place in it. What was given to a peer
+before is told from what is new to it.
 """
 
 from collections import Counter, deque
@@ -42,25 +43,44 @@ class Shares:
 
 
 @dataclass(slots=True)
+class Given:
+    """How far each peer was given each thing that it asks for, as an epoch and an index; nothing is taken back."""
+
+    _until: dict[tuple[str, str], tuple[int, int]] = field(default_factory=dict)
+
+    def give(self, peer: str, what: str, epoch: int, first: int, until: int) -> bool:
+        """Note that `peer` is given `what` from `first` up to before `until`; tells whether all of it is new to it."""
+        before = self._until.get((peer, what), (0, 0))
+        self._until[peer, what] = max(before, (epoch, until))
+        return before <= (epoch, first) < (epoch, until)
+
+
+@dataclass(slots=True)
 class Line:
     """Who works next, at most `at_once` at a time: start-time fair queueing over peers, by cost and share.
 
-    `waiting_max` bounds how many of one peer may wait.
+    `waiting_max` bounds how many of one peer may wait; `asks_max` how many of its questions are being answered, up to
+    when the answer has left.
     """
 
     at_once: int
     waiting_max: int
-    _waiting: dict[str, deque[tuple[object, int]]] = field(default_factory=dict)
+    asks_max: int = 2
+    _waiting: dict[str, deque[tuple[object, int, bool]]] = field(default_factory=dict)
+    _answering: Counter[str] = field(default_factory=Counter)
     _marks: dict[str, int] = field(default_factory=dict)
     _passed: int = 0
     _running: int = 0
 
-    def enter(self, peer: str, ticket: object, cost: int) -> bool:
-        """Join the line with `cost` units of work; False when too many of `peer` wait already."""
+    def enter(self, peer: str, ticket: object, cost: int, *, asks: bool = False) -> bool:
+        """Join the line with `cost` units of work; False when too many of `peer` wait already.
+
+        `asks`: it is a question, whose place as such is given back by `answered`.
+        """
         own = self._waiting.setdefault(peer, deque())
         if len(own) >= self.waiting_max:
             return False
-        own.append((ticket, cost))
+        own.append((ticket, cost, asks))
         return True
 
     def leave(self, peer: str, ticket: object) -> None:
@@ -73,10 +93,13 @@ class Line:
 
     def next(self, share_of: Callable[[str], int]) -> object | None:
         """Return the ticket whose turn it is now, or None while nobody waits or all places are taken."""
-        if not self._waiting or self._running >= self.at_once:
+        ready = [one for one in self._waiting if self._may_begin(one)] if self._running < self.at_once else []
+        if not ready:
             return None
-        peer = min(self._waiting, key=lambda one: (start_of(self._marks.get(one, 0), self._passed), one))
-        ticket, cost = self._waiting[peer].popleft()
+        peer = min(ready, key=lambda one: (start_of(self._marks.get(one, 0), self._passed), one))
+        ticket, cost, asks = self._waiting[peer].popleft()
+        if asks:
+            self.answers(peer)
         if not self._waiting[peer]:
             del self._waiting[peer]
         start = start_of(self._marks.get(peer, 0), self._passed)
@@ -87,6 +110,23 @@ class Line:
         self._running += 1
         return ticket
 
+    def _may_begin(self, peer: str) -> bool:
+        return not self._waiting[peer][0][2] or self._answering[peer] < self.asks_max
+
     def done(self) -> None:
         """Give a place back."""
         self._running -= 1
+
+    def charge(self, peer: str, cost: int, share: int) -> None:
+        """Weigh work that was larger than it looked: later turns of `peer` come as much later."""
+        self._marks[peer] = mark_after(start_of(self._marks.get(peer, 0), self._passed), cost, share)
+
+    def answers(self, peer: str) -> None:
+        """Count one more answer to `peer` that is on its way."""
+        self._answering[peer] += 1
+
+    def answered(self, peer: str) -> None:
+        """Count one less."""
+        self._answering[peer] -= 1
+        if not self._answering[peer]:
+            del self._answering[peer]

@@ -10,11 +10,15 @@ from protocol.errors import ProtocolError
 
 @dataclass(frozen=True, slots=True)
 class Offered:
-    """The body of a batch, or None at the end of the epoch; how far that is written, and the newest epoch."""
+    """The body of a batch and the index after it, or None at the end of the epoch; how far that is written; the newest.
+
+    `epoch` is the newest one, whichever was asked for.
+    """
 
     body: bytes | None
     written: int
     epoch: int
+    until: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,4 +44,6 @@ class Offerer:
                 return Offered(None, written, newest or epoch)
             before = await outbound.edge_at(tx, cursor, first)
         cut = await self.framer.cut(peer, cursor, before, min(records_max, self.batch_records_max))
-        return Offered(None if cut is None else cut.body, written, newest or epoch)
+        if cut is None:
+            return Offered(None, written, newest or epoch)
+        return Offered(cut.body, written, newest or epoch, cut.after.size)
