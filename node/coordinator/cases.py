@@ -68,9 +68,9 @@ async def count_open(tx: Transaction) -> dict[str, int]:
     return {row["kind"]: row["cases"] for row in rows}
 
 
-async def open_of(tx: Transaction, from_node: str) -> int:
-    """Return how many cases of a member wait for a person."""
+async def open_of(tx: Transaction, from_node: str, kind: str) -> int:
+    """Return how many cases of a kind that a member handed in wait for a person."""
     count: int = await tx.value(
-        "SELECT count(*) FROM desk_cases WHERE from_node = $1 AND decided_at IS NULL", from_node
+        "SELECT count(*) FROM desk_cases WHERE from_node = $1 AND kind = $2 AND decided_at IS NULL", from_node, kind
     )
     return count

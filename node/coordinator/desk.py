@@ -28,8 +28,9 @@ from protocol.errors import ProtocolError
 from protocol.keys import SigningKey
 from protocol.steps import TRAIL_MAX
 
-#: Cases of one member that may wait for a person: what is handed in stays, so it is bounded.
-OPEN_MAX: Final = 10_000
+#: Cases of one member that may wait for a person: what is handed in stays, so it is bounded. Each kind by itself, or
+#: who contradicts itself towards a member would use up what that one has for its disputes.
+OPEN_MAX: Final = {cases.DISPUTE: 10_000, cases.EQUIVOCATION: 1000}
 #: A person decides in hours.
 _FULL_S: Final = 3600
 #: How far a member's clock may be ahead.
@@ -71,7 +72,7 @@ class Desk:
             await self._check_nodes(tx, statement)
             if not await cases.take(tx, case_id, cases.DISPUTE, caller, body, self.clock_now()):
                 raise ProtocolError("id-conflict", "another dispute has this id", field="dispute")
-            await _check_room(tx, caller)
+            await _check_room(tx, caller, cases.DISPUTE)
         return case_id
 
     async def _check_nodes(self, tx: Transaction, statement: Statement) -> None:
@@ -97,7 +98,7 @@ class Desk:
             raise ProtocolError("schema-invalid", "this is in the future", field="seen_at")
         async with self.db.transaction("desk.take") as tx:
             await cases.take(tx, new_id(now), cases.EQUIVOCATION, caller, body, now, shown.digest())
-            await _check_room(tx, caller)
+            await _check_room(tx, caller, cases.EQUIVOCATION)
 
     async def ruling(self, caller: str, case_id: UUID) -> Found:
         """Return the ruling in a dispute for a member whose item it is or was."""
@@ -172,10 +173,10 @@ def parties(statement: Statement) -> set[str]:
     return {statement.other, *(station.node for station in statement.trail)}
 
 
-async def _check_room(tx: Transaction, caller: str) -> None:
+async def _check_room(tx: Transaction, caller: str, kind: str) -> None:
     """Refuse a case too many; one that is handed in again is none."""
-    if await cases.open_of(tx, caller) > OPEN_MAX:
-        raise over_quota(f"{OPEN_MAX} cases of this member wait for the desk", _FULL_S)
+    if await cases.open_of(tx, caller, kind) > OPEN_MAX[kind]:
+        raise over_quota(f"{OPEN_MAX[kind]} cases of this member wait for the desk", _FULL_S)
 
 
 def _check_custodian(statement: Statement, custodian: str, directory: Directory) -> None:

@@ -75,7 +75,7 @@ async def test_a_stranger_is_refused_before_its_body_is_read(world: World, path:
 
 
 async def test_a_member_has_so_many_open_cases_and_no_more(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("node.coordinator.desk.OPEN_MAX", 2)
+    monkeypatch.setattr("node.coordinator.desk.OPEN_MAX", {"dispute": 2, "equivocation": 0})
     assert world.desk is not None
     db = Database(world.desk.settings.database_url)
     desk = Desk(world.desk.id, db, SystemClock().now, lambda: LISTED)
@@ -86,6 +86,25 @@ async def test_a_member_has_so_many_open_cases_and_no_more(world: World, monkeyp
             await desk.take_dispute(NL, statement(3))
         await desk.take_dispute(NL, statement(1))
         assert await desk.open_cases() == {"dispute": 2}
+    finally:
+        await db.close()
+
+
+async def test_contradictions_leave_a_member_its_room_for_disputes(
+    coordinator_database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who contradicts itself towards a member must not keep the disputes of that one from the desk."""
+    monkeypatch.setattr("node.coordinator.desk.OPEN_MAX", {"dispute": 1, "equivocation": 1})
+    told = json.loads(VECTORS.read_text())["contradiction"]
+    db = Database(coordinator_database)
+    desk = Desk("coordinator.example", db, SystemClock().now, lambda: DIRECTORY)
+    try:
+        await desk.take_equivocation(NL, told.encode())
+        desk = replace(desk, directory=lambda: LISTED)
+        await desk.take_dispute(NL, statement(1))
+        with pytest.raises(ProtocolError, match="over-quota"):
+            await desk.take_dispute(NL, statement(2))
+        assert await desk.open_cases() == {"dispute": 1, "equivocation": 1}
     finally:
         await db.close()
 

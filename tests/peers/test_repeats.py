@@ -10,6 +10,7 @@ import pytest
 from node.hotline.api.health import warnings_of
 from node.hotline.jobs import Jobs
 from node.hotline.rounds import Rounds
+from node.hotline.store.inbound import EQUIVOCATIONS_MAX
 from protocol.checkpoint import Checkpoint
 from protocol.cosignature import verify_checkpoint
 from protocol.keys import KeyUse
@@ -161,6 +162,20 @@ async def test_the_same_second_story_is_kept_once(hub: Hub) -> None:
         await hub.problem(peer.put(offered), "equivocation")
     count = await hub.row("SELECT count(*) AS kept FROM equivocations WHERE peer = $1", peer.id)
     assert count["kept"] == 1
+
+
+async def test_of_many_second_stories_the_first_are_kept_and_the_others_counted(hub: Hub) -> None:
+    peer, more = await hub.peer(), 4
+    await peer.deliver(EQUIVOCATIONS_MAX + more)
+    for size in range(1, EQUIVOCATIONS_MAX + more + 1):
+        other = peer.batch(size, first=0, history=[])
+        for _ in range(2 if size == 1 else 1):
+            await hub.problem(peer.put(other), "equivocation")
+    kept = await hub.rows("SELECT size FROM equivocations WHERE peer = $1 ORDER BY size", peer.id)
+    assert [row["size"] for row in kept] == list(range(1, EQUIVOCATIONS_MAX + 1))
+    await Jobs(hub.node, Rounds(hub.node))._gauges()
+    said = f"{peer.id} told two stories: {EQUIVOCATIONS_MAX} proofs of it are stored, and {more} more were seen"
+    assert said in warnings_of(hub.node)
 
 
 async def test_who_told_a_second_story_is_named_by_health_and_metrics(hub: Hub) -> None:

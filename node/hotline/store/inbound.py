@@ -11,6 +11,9 @@ from node.hotline.store.trees import INBOX, Tree
 from node.platform.database import Row, Transaction
 from protocol.merkle import Edge
 
+#: Contradictions that are kept of one peer, of all its epochs: each proves it, and the peer makes as many as it likes.
+EQUIVOCATIONS_MAX = 16
+
 
 @dataclass(frozen=True, slots=True)
 class InboundHead:
@@ -229,10 +232,24 @@ async def keep_equivocation(
     ending: bytes | None,
     now: datetime,
 ) -> None:
-    """Keep two signed checkpoints that contradict each other, once for each size.
+    """Keep two signed checkpoints that contradict each other, once for each size; behind the first few, count them.
 
     `ending` is the proof of the record that begins the later one's epoch, where they are of two.
     """
+    # Of two at once the second waits for the first, or both would be the last for which there is room.
+    await tx.execute(
+        "INSERT INTO peers (node_id, failures) VALUES ($1, 0) "
+        "ON CONFLICT (node_id) DO UPDATE SET failures = peers.failures",
+        peer,
+    )
+    known = await tx.fetch("SELECT origin, size FROM equivocations WHERE peer = $1", peer)
+    if (origin, size) in {(row["origin"], row["size"]) for row in known}:
+        return
+    if len(known) >= EQUIVOCATIONS_MAX:
+        await tx.execute(
+            "UPDATE peers SET equivocations_left_out = equivocations_left_out + 1 WHERE node_id = $1", peer
+        )
+        return
     await tx.execute(
         "INSERT INTO equivocations (id, peer, origin, size, held, offered, ending, seen_at) "
         "VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT DO NOTHING",

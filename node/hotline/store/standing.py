@@ -18,10 +18,10 @@ from protocol.directory import Directory
 class Standing:
     """What stands at one moment.
 
-    `equivocations` are how many proofs (`proofs`) there are that a `peer` told two stories, `relay_failures` how many
-    `records` a `node` never receipted, by `code`: those went another way, and are no warning. `out_of_reach` is empty
-    where no directory says who is a member. `unreachable` are how many `records` wait for a `peer` that only fetches,
-    as we do.
+    `equivocations` are how many proofs (`proofs`) there are that a `peer` told two stories, and how many more were seen
+    and not kept (`left_out`), `relay_failures` how many `records` a `node` never receipted, by `code`: those went
+    another way, and are no warning. `out_of_reach` is empty where no directory says who is a member. `unreachable` are
+    how many `records` wait for a `peer` that only fetches, as we do.
     """
 
     differences: list[StoredDifference]
@@ -34,7 +34,7 @@ class Standing:
     def sentences(self) -> list[str]:
         """Return what needs a person, without full stops."""
         return [
-            *(f"{row['peer']} told two stories: {row['proofs']} proofs of it are stored" for row in self.equivocations),
+            *(_two_stories(row) for row in self.equivocations),
             *(one.sentence for one in self.out_of_reach),
             *(
                 f"{row['records']} records for {row['peer']} cannot be delivered: neither can be called"
@@ -75,12 +75,20 @@ async def read_standing(tx: Transaction, own: str, directory: Directory | None) 
     )
 
 
+def _two_stories(row: Row) -> str:
+    more = f", and {row['left_out']} more were seen" if row["left_out"] else ""
+    return f"{row['peer']} told two stories: {row['proofs']} proofs of it are stored{more}"
+
+
 async def _unreachable(tx: Transaction, own: str, directory: Directory) -> list[Row]:
     fetching = directory.fetching()
     return await tx.fetch(_UNREACHABLE, sorted(fetching - {own})) if own in fetching else []
 
 
-_EQUIVOCATIONS = "SELECT peer, count(*) AS proofs FROM equivocations GROUP BY 1 ORDER BY 1"
+_EQUIVOCATIONS = (
+    "SELECT e.peer, count(*) AS proofs, max(p.equivocations_left_out) AS left_out FROM equivocations e "
+    "LEFT JOIN peers p ON p.node_id = e.peer GROUP BY 1 ORDER BY 1"
+)
 _UNREACHABLE = (
     "SELECT s.peer, sum(s.next_index - c.acked_size)::bigint AS records FROM outbound_streams s "
     "JOIN delivery_cursors c ON c.stream = s.id WHERE s.peer = ANY($1) AND s.next_index > c.acked_size "

@@ -481,6 +481,8 @@ peers = sa.Table(
     sa.Column("clock_skew_s", sa.Integer),
     sa.Column("compared_at", _time),
     sa.Column("key_problems", sa.Integer, nullable=False, server_default="0"),
+    # Contradictions seen when so many were kept that one more proves nothing new.
+    sa.Column("equivocations_left_out", sa.BigInteger, nullable=False, server_default="0"),
     comment="What we know of our contact with each peer",
 )
 
