@@ -137,7 +137,8 @@ class Analysts:
                 if offence is None or offence.to.node not in self.world.stations:
                     return
                 (said,) = await store.teller().tell(tx, [offence], now)
-            self.offences[said] = Offence(here, offence.to.node, item.id)
+                # It may be written by a node that dies with the commit.
+                self.offences[said] = Offence(here, offence.to.node, item.id)
 
     def _offence(self, item: KnownItem, run: Run) -> Telling | None:
         now = run.station.clock.now()

@@ -104,6 +104,7 @@ class Checks:
             "equivocations": self._equivocation,
             "inbox_refusals": self._refusal,
             "actions": self.steps.action,
+            "apply_cursors": self.steps.applied,
             "url_identities": self._identity,
             "disputes": self.world.disputes.dispute,
             "stream_differences": self._difference,
@@ -341,13 +342,13 @@ class Checks:
             return
         self.refused.add(refused)
         giver = self.world.stations.get(stream[0])
-        if giver is None or self.world.may_refuse(row["code"]) or is_outdated(self.world, station, giver, row):
+        if giver is None or is_outdated(self.world, station, giver, row):
             return
         # What is here, which its writer may have lost since with its storage.
         (kept,) = station.disk.find("inbox", stream=row["stream"], idx=row["idx"])
         record = parse_record(station.vault.open_record("inbox", row["stream"], row["idx"], kept["record_enc"]))
         item = None if isinstance(record.body, OutcomeBody) else UUID(record.envelope.item)
-        wrong = self.steps.refused(station, kept["leaf_hash"], _kind(record), item, row["code"])
+        wrong = self.steps.refused(station, stream, row, _kind(record), item)
         if wrong is not None:
             self._say("I2", f"{station.id} refused a record of {stream[0]}, {wrong}: {row['code']} {row['detail']}")
 

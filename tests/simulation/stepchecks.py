@@ -40,6 +40,8 @@ class StepChecks:
     world: "World"
     stood: dict[tuple[str, UUID], tuple[str, bool]] = field(default_factory=dict)
     lied_about: set[UUID] = field(default_factory=set)
+    #: By stream, how far its receiver had applied it since when.
+    read: dict[tuple[str, str, int], list[tuple[float, int]]] = field(default_factory=dict)
 
     def _say(self, rule: str, sentence: str) -> None:
         self.world.violated(rule, sentence)
@@ -49,8 +51,15 @@ class StepChecks:
         self.stood = {key: stood for key, stood in self.stood.items() if key[0] != station.id}
         for row in station.disk.rows("items"):
             self._stands(station, row)
+        for row in station.disk.rows("apply_cursors"):
+            self.applied(station, row)
 
     # After every commit.
+
+    def applied(self, station: Station, row: Row) -> None:
+        """Remember how far a node has read what a peer says."""
+        stream = self.world.checks.stream(station, "inbound_streams", row["stream"])
+        self.read.setdefault(stream, []).append((self.world.loop.time(), row["applied"]))
 
     def item(self, station: Station, row: Row) -> None:
         """An end is an end, and a baseline qualification is final."""
@@ -82,9 +91,12 @@ class StepChecks:
         if FINAL_ACTIONS & set(before):
             self._say("end", f"{station.id} holds {row['action']} by {row['node']} after {before}")
 
-    def refused(self, station: Station, leaf: bytes, kind: str, item: UUID | None, code: str) -> str | None:
+    def refused(
+        self, station: Station, stream: tuple[str, str, int], row: Row, kind: str, item: UUID | None
+    ) -> str | None:
         """Return what is wrong with the refusal of an honest node's record, or None."""
-        offence = self.world.analysts.offences.get(leaf)
+        (kept,) = station.disk.find("inbox", stream=row["stream"], idx=row["idx"])
+        code, offence = row["code"], self.world.analysts.offences.get(kept["leaf_hash"])
         if offence is not None:
             return None if code in {"not-competent", "handling-violation"} else f"an offence was refused with {code}"
         if code in {"id-conflict", "not-competent"} and self.world.authority.crossed(item):
@@ -100,7 +112,27 @@ class StepChecks:
             stands = station.disk.find("items", id=item)
             over = bool(stands) and stands[0]["state"] == State.WITHDRAWN
             return None if over or item in self.lied_about else "the item had left"
-        return None if kind in STEPS and code in {"not-competent", "handling-violation"} else "it was good"
+        if kind in STEPS and code in {"not-competent", "handling-violation"}:
+            return None if self._crossed(stream, row["idx"], item) else "its writer had read all of the item"
+        return "it was good"
+
+    def _crossed(self, stream: tuple[str, str, int], idx: int, item: UUID | None) -> bool:
+        """Tell whether a step's writer had not read yet what somebody had said of the item, to it."""
+        logs, writer = self.world.checks.logs, stream[0]
+        if idx >= len(logs[stream].written_s):
+            # It was lost with its writer's storage.
+            return True
+        written_s = logs[stream].written_s[idx]
+        return any(
+            about == item and place >= self._read_until(said, written_s)
+            for said, log in logs.items()
+            if said[1] == writer
+            for place, about in enumerate(log.items)
+        )
+
+    def _read_until(self, stream: tuple[str, str, int], at_s: float) -> int:
+        """Return how much of a stream its receiver had applied before a moment."""
+        return next((size for since_s, size in reversed(self.read.get(stream, ())) if since_s < at_s), 0)
 
     # At the end.
 
@@ -116,6 +148,10 @@ class StepChecks:
                 continue
             places = receiver.disk.find("inbox", leaf_hash=leaf)
             for place in places:
+                (cursor,) = receiver.disk.find("apply_cursors", stream=place["stream"])
+                if place["idx"] >= cursor["applied"]:
+                    # Of one that has left nothing more may be read.
+                    continue
                 if not receiver.disk.find("inbox_refusals", stream=place["stream"], idx=place["idx"]):
                     self._say("offence", f"{receiver.id} took a step of {offence.node} that the rules refuse")
 

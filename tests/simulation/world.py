@@ -100,7 +100,6 @@ class World:
     found: Violated | None = None
     truths: dict[UUID, Truth] = field(default_factory=dict)
     offered: dict[str, bool] = field(default_factory=dict)
-    excused: frozenset[str] = frozenset()
     entries: dict[str, dict[str, Any]] = field(default_factory=dict)
     #: The first version of the directory, as it was published.
     first: dict[str, bytes] = field(default_factory=dict)
@@ -186,10 +185,6 @@ class World:
     def may_leave(self, url: str) -> bool:
         """Tell whether what was reported under this address was qualified."""
         return self.offered.get(url, False)
-
-    def may_refuse(self, code: str) -> bool:
-        """Tell whether a good record may be refused so: one was to be kept while the directory changes hands."""
-        return code in self.excused
 
     def later(self, seconds: float, what: Callable[[], object]) -> None:
         """Do something later, in nobody's life."""
