@@ -15,7 +15,7 @@ import msgspec
 from protocol.bodies import check_country, check_token, check_uuid, invalid
 from protocol.checkpoint import Checkpoint, StreamId, check_node_id
 from protocol.codes import Purpose
-from protocol.cosignature import sign_checkpoint, verify_checkpoint
+from protocol.cosignature import sign_checkpoint, verify_checkpoint, without_strangers
 from protocol.directory import Directory
 from protocol.epoch import ended_epoch, says_only_its_end
 from protocol.errors import ProtocolError
@@ -122,10 +122,14 @@ class _Databases(msgspec.Struct, frozen=True):
     databases: tuple[dict[str, object], ...]
 
 
-def encode(said: Statement | Equivocation) -> bytes:
-    """Return the body in which it is handed in, times in their one spelling; raises ProtocolError as the readers do."""
+def encode(said: Statement | Equivocation, directory: Directory | None = None) -> bytes:
+    """Return the body in which it is handed in, times in their one spelling; raises ProtocolError as the readers do.
+
+    Of a contradiction's notes it keeps the lines of the keys that `directory` lists for the two, whatever their state:
+    others can bear the same names, and fill the body.
+    """
     if isinstance(said, Equivocation):
-        said = _without_strangers(said)
+        said = _without_strangers(said, directory)
         members = msgspec.to_builtins(said, builtin_types=(datetime,))
         return _json({name: value for name, value in members.items() if value is not None})
     members = msgspec.to_builtins(said, builtin_types=(datetime,))
@@ -350,16 +354,29 @@ def _denied(checkpoints: Sequence[Checkpoint], ending: str | None) -> StreamId:
     return earlier
 
 
-def _without_strangers(said: Equivocation) -> Equivocation:
+def _without_strangers(said: Equivocation, directory: Directory | None) -> Equivocation:
     """Return it without signature lines of others, whose names could be anything."""
-    held, offered = [_without_other_lines(parse_note(note.encode())) for note in (said.held, said.offered)]
+    held, offered = [_of_the_two(parse_note(note.encode()), directory) for note in (said.held, said.offered)]
     ending = said.ending
     if ending is not None:
         proof = parse_tlog_proof(ending.encode())
-        ending = replace(proof, note=_without_other_lines(proof.note)).to_bytes().decode()
+        ending = replace(proof, note=_of_the_two(proof.note, directory)).to_bytes().decode()
     return msgspec.structs.replace(
         said, held=held.to_bytes().decode(), offered=offered.to_bytes().decode(), ending=ending
     )
+
+
+def _of_the_two(note: Note, directory: Directory | None) -> Note:
+    """Return a stream's note with the lines of its sender and its receiver, by their keys where they are listed."""
+    named = _without_other_lines(note)
+    stream = StreamId.parse(Checkpoint.parse(note.text).origin)
+    if directory is None or not {stream.iss, stream.aud} <= directory.nodes.keys():
+        return named
+    signing, receipt = [
+        [key.public for key in directory.nodes[node].keys if key.use is use]
+        for node, use in ((stream.iss, KeyUse.STREAM), (stream.aud, KeyUse.RECEIPT))
+    ]
+    return without_strangers(named, stream.origin(), signing, stream.receipt_name(), receipt)
 
 
 def _without_other_lines(note: Note) -> Note:

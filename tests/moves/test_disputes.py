@@ -31,6 +31,7 @@ from node.platform.trust import Freshness
 from protocol.codes import Classification
 from protocol.desk import open_ruling
 from protocol.directory import Directory
+from protocol.note import Note, NoteSignature, parse_note
 from tests.hotline.network import Station, eventually, station
 from tests.moves.chain import arrived, custodians, knows, move, reported, way
 from tests.peers.simulator import PeerSimulator
@@ -382,6 +383,30 @@ async def test_a_contradiction_is_handed_in_at_the_desk_that_there_is(disputing:
         assert await handed_in("UPDATE equivocations SET seen_at = seen_at - interval '1 hour'") == 1
         async with nl.node.db.transaction("test.status") as tx:
             assert (await read_status(tx, nl.clock.now()))["desk_refusals"] == []
+
+
+async def test_a_contradiction_with_lines_in_the_senders_name_fits_the_desk_all_the_same(disputing: World) -> None:
+    """Anybody can add lines to a signed note, the sender's own name on them; only those of its keys are handed in."""
+    await disputing.create_field_keys()
+    fr_node, nl_node, *_ = disputing.nodes
+    nl_node.settings = replace(nl_node.settings, desk_poll_s=86_400.0)
+    async with station(nl_node) as nl, desk_of(disputing) as desk, aiohttp.ClientSession() as session:
+        peer = PeerSimulator(fr_node, nl_node, session)
+        await peer.deliver(2)
+        assert (await peer.put(peer.batch(1, first=0, history=[]))).problem["code"] == "equivocation"
+        async with nl.node.db.transaction("test.pad") as tx:
+            note = parse_note(await tx.value("SELECT offered FROM equivocations"))
+            junk = [NoteSignature(peer.stream.origin(), b"abc%d" % n, b"x" * 8000) for n in range(6)]
+            await tx.execute(
+                "UPDATE equivocations SET offered = $1, handed_in_at = NULL, handed_in_to = NULL",
+                Note(note.text, (*note.signatures, *junk)).to_bytes(),
+            )
+        async with desk.db.transaction("test.restore") as tx:
+            await tx.execute("DELETE FROM desk_cases")
+        await nl.node.moving.disputer.run_once(nl.node.directory())
+        async with desk.db.transaction("test.cases") as tx:
+            (case,) = await cases.cases(tx, undecided=True, limit=10)
+        assert parse_note(json.loads(case["body"])["offered"].encode()) == note
 
 
 async def test_an_item_that_has_made_all_its_hops_stays_and_is_for_the_desk(

@@ -84,19 +84,20 @@ class Disputer:
         turn.contradiction = contradictions[-1]["id"] if contradictions else _FIRST
         done = 0
         for row in contradictions:
-            done += self.may_call() and await self._contradiction(at, row)
+            done += self.may_call() and await self._contradiction(at, row, directory)
         for one in (*new, *waiting):
             done += self.may_call() and await self._one(at, one, directory)
         return done
 
-    async def _contradiction(self, at: DeskEntry, row: Row) -> bool:
+    async def _contradiction(self, at: DeskEntry, row: Row, directory: Directory) -> bool:
         said = Equivocation(
             held=row["held"].decode(),
             offered=row["offered"].decode(),
             ending=None if row["ending"] is None else row["ending"].decode(),
             seen_at=row["seen_at"],
         )
-        return await self._noted(at, Case.CONTRADICTION, row["id"], await self.equivocation(at, encode(said)))
+        problem = await self.equivocation(at, encode(said, directory))
+        return await self._noted(at, Case.CONTRADICTION, row["id"], problem)
 
     async def _hand_in(self, at: DeskEntry, one: Dispute) -> bool:
         return await self._noted(at, Case.DISPUTE, one.id, await self.dispute(at, one.statement))
