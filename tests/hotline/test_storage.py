@@ -242,6 +242,7 @@ async def test_every_sealed_column_is_named_as_one_and_every_text_in_clear_is_kn
         "stream_differences.direction",
         "stream_differences.kind",
         "stream_differences.peer",
+        "subtrees.log",
     }
 
 
