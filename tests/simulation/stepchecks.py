@@ -113,21 +113,31 @@ class StepChecks:
             over = bool(stands) and stands[0]["state"] == State.WITHDRAWN
             return None if over or item in self.lied_about else "the item had left"
         if kind in STEPS and code in {"not-competent", "handling-violation"}:
-            return None if self._crossed(stream, row["idx"], item) else "its writer had read all of the item"
+            return None if self._crossed(stream, row["idx"], item, code) else "its writer had read all of the item"
         return "it was good"
 
-    def _crossed(self, stream: tuple[str, str, int], idx: int, item: UUID | None) -> bool:
-        """Tell whether a step's writer had not read yet what somebody had said of the item, to it."""
+    def _crossed(self, stream: tuple[str, str, int], idx: int, item: UUID | None, code: str) -> bool:
+        """Tell whether a step's writer had not read yet what it is told of the item, or could not be told yet.
+
+        Of a transfer the reporter hears from its receiver, which has to read it first. And whoever did not believe
+        who has an item is told so again, later.
+        """
         logs, writer = self.world.checks.logs, stream[0]
         if idx >= len(logs[stream].written_s):
             # It was lost with its writer's storage.
             return True
+        for iss, aud, epoch, place, _ in self.world.checks.refused - {(*stream, idx, code)}:
+            log = logs.get((iss, aud, epoch))
+            if aud != stream[1] or log is None or place >= len(log.items):
+                continue
+            if (log.items[place], log.types[place]) == (item, "status"):
+                return True
         written_s = logs[stream].written_s[idx]
         return any(
-            about == item and place >= self._read_until(said, written_s)
+            about == item and (said[1] == writer or kind == "transfer")
             for said, log in logs.items()
-            if said[1] == writer
-            for place, about in enumerate(log.items)
+            if said[0] != writer
+            for kind, about in list(zip(log.types, log.items, strict=True))[self._read_until(said, written_s) :]
         )
 
     def _read_until(self, stream: tuple[str, str, int], at_s: float) -> int:
