@@ -269,9 +269,8 @@ class Jobs:
             self._asking_since_s = now_s
         late = now_s >= self._asking_since_s + node.settings.backoff_cap_s
         async with node.db.session_lock("fallback") as held:
-            while held is not None and not self._stop.is_set():
-                if not await node.moving.fallback.run_once(node.directory(), late=late):
-                    return
+            if held is not None:
+                await node.moving.fallback.run(node.directory(), late=late)
 
     async def _orphans(self, *, at_once: bool = False) -> None:
         """Let items go whose country has a hotline; `at_once` also what it refused as not its own just now."""
@@ -399,7 +398,8 @@ class Jobs:
         async with node.db.transaction("gauges.read") as tx:
             depths = await items.queue_depths(tx, node.directory().left())
             met = await contacts.contacts(tx)
-            standing = await read_standing(tx, node.settings.node_id, node.directory())
+            late_before = now - timedelta(days=node.settings.deliver_by_days)
+            standing = await read_standing(tx, node.settings.node_id, node.directory(), late_before)
         node.standing[:] = standing.sentences()
         standing.set_gauges(node.metrics)
         for queue, depth in depths.items():

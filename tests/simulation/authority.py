@@ -83,7 +83,10 @@ class Authority:
         self.world.faults.directory(event)
 
     def _look(self, node: str) -> None:
-        """What waited for a member that is none any more was taken back: everybody has heard of it for long."""
+        """What waited for a member that is none any more was taken back: everybody has heard of it for long.
+
+        But for what nobody else is competent for, and the member may come back.
+        """
         for station in self.waiting(node):
             self.world.violated("member", f"{station} still waits for {node}, which is no member any more")
 
@@ -92,8 +95,20 @@ class Authority:
         for station in self.world.stations.values():
             for row in station.disk.rows("items") if station.id != node else ():
                 given = row["assigned_node"] == node and row["state"] in {State.SENT, State.LEAVING}
-                if given and self._is_proven(station, row) and self._waits(station, node, row["id"]):
+                goes = given and self._is_proven(station, row) and self._is_anothers(station, node, row["id"])
+                if goes and self._waits(station, node, row["id"]):
                     yield station.id
+
+    def _is_anothers(self, station: Station, node: str, item: object) -> bool:
+        """Tell whether an item is taken from a member that has left, or beside which there is a mandate."""
+        if any(one["id"] == node and one["state"] == "left" for one in self.world.entries.values()):
+            return True
+        if (country := self.world.plan.mandated) is None:
+            return False
+        listed, other = self.world.entries[country], members.node_id(country)
+        failed = {row["node"] for row in station.disk.find("relay_failures", item_id=item)}
+        serves = listed["state"] not in GONE and bool(listed["countries"])
+        return other != node and serves and other not in failed
 
     @staticmethod
     def _is_proven(station: Station, row: Row) -> bool:
@@ -115,6 +130,11 @@ class Authority:
             if any(one["type"] in GIVING and one["idx"] >= arrived for one in mine):
                 return True
         return False
+
+    def is_taken_back(self, node: str, item: UUID) -> bool:
+        """Tell whether an item was taken back from a member at some time: it never goes there by itself again."""
+        stations = self.world.stations.values()
+        return any(one.disk.find("relay_failures", item_id=item, node=node) for one in stations)
 
     def crossed(self, item: UUID | None) -> bool:
         """Tell whether an item was taken back from who was no member: records of it may have crossed that."""

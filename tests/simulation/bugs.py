@@ -27,7 +27,6 @@ from node.hotline.flows.reclaim import Reclaimer
 from node.hotline.flows.restart import Restarter
 from node.hotline.flows.transfer import disputes
 from node.hotline.flows.transfer.disputes import Disputer
-from node.hotline.flows.transfer.fallback import Fallback
 from node.hotline.framing import Framer
 from node.hotline.pulling import Pulls
 from node.hotline.store import contacts, custody, desk, heads, outbound, pulls, restored, steps
@@ -253,7 +252,7 @@ def _tell_who_gave_it(item: KnownItem) -> list[Listener]:
     return [Listener(item.came_from, item.id, item.case_id, item.report_hash)]
 
 
-async def _nobody_gone(*_args: object) -> list[str]:
+async def _nothing_stale(*_args: object) -> list[custody.Stale]:
     """Whoever is suspended may be back some day."""
     return []
 
@@ -372,7 +371,7 @@ BUGS: Final = (
     Bug(
         "suspended-waited-for",
         "What waits for a node that was suspended is not taken back.",
-        lambda: patch.object(Fallback, "_gone", _nobody_gone),
+        lambda: patch.object(custody, "stale", _nothing_stale),
     ),
     Bug(
         "no-new-epoch",

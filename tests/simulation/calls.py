@@ -316,6 +316,7 @@ class Calls:
     def do_custody(self) -> Step:
         item, now, idx = self._id(1), self._now(), self.rng.randrange(5)
         place = self.rng.choice([None, (1, idx), (2, idx)])
+        looks: list[tuple[datetime | None, list[str] | None]] = [(None, None), (now, ["NL"])]
 
         async def step(tx: Transaction) -> object:
             locked = await custody.lock(tx, [item])
@@ -327,6 +328,7 @@ class Calls:
             chain = custody.Chain(PEERS[0], (), now)
             await custody.given(tx, item, chain, now, place=place)
             await custody.stand(tx, item, "leaving", None, now)
-            return leased, await custody.chains(tx, [item])
+            stale = [await custody.stale(tx, PEERS[0], before, among, None, 5) for before, among in looks]
+            return leased, await custody.chains(tx, [item]), stale
 
         return step

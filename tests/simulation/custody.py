@@ -240,8 +240,12 @@ class Custody:
         elif len(custodians) != 1:
             self._say("I11", f"an item of {node} has {len(custodians)} custodians: {holders}")
         self.world.checks.steps.both_sides(item, node, held)
-        if owner is not None and owner in self.world.authority.ever:
+        authority = self.world.authority
+        if owner is not None and (owner in authority.left or authority.is_taken_back(owner, item)):
             # It was taken back, and never goes there by itself again.
+            return
+        if owner in authority.ever and State.DONE in holders.values():
+            # Who had the mandate ended it meanwhile.
             return
         if item in self.world.analysts.assessed or State.WITHDRAWN in holders.values():
             # Whether it may leave was said anew, perhaps after it left, or it never does any more.

@@ -4,7 +4,7 @@ import json
 from argparse import ArgumentParser, Namespace
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 from node.clock import rfc3339
@@ -67,7 +67,7 @@ async def _read(context: Context) -> dict[str, Any]:
         async with store.db.transaction("status.read") as tx:
             known = None if use is None else use.directory
             stored = await read_status(tx, now, settings.node_id, known)
-            standing = await read_standing(tx, settings.node_id, known)
+            standing = await read_standing(tx, settings.node_id, known, now - timedelta(days=settings.deliver_by_days))
     directory = None if use is None else _directory(use, settings, now, warnings)
     databases = await read_databases(settings, context, warnings)
     warnings += standing.sentences()

@@ -27,7 +27,7 @@ class OutOfReach:
         return f"{self.items} items of ours are with {self.node}, which {in_words(self.code)}, and nobody acts on them"
 
 
-#: Of `$1`, reported by `$2`, us. What has no receipt is taken back by itself, or stays ours.
+#: Of `$1`, reported by `$2`, us. What has no receipt is taken back by itself, waits, or stays ours.
 _WITH: Final = (
     "i.state IN ('sent', 'transferred') AND i.assigned_node = ANY($1) "
     "AND (i.received_stream IS NULL OR i.reporter = $2) "

@@ -314,16 +314,25 @@ class Stale:
     attempts: int
 
 
-async def stale(tx: Transaction, gone: Sequence[str], before: datetime, limit: int) -> list[Stale]:
-    """Return reports and transfers without a receipt that give an item to a peer of `gone`, or were made `before`.
+async def stale(
+    tx: Transaction,
+    peer: str,
+    before: datetime | None,
+    among: Sequence[str] | None,
+    after: UUID | None,
+    limit: int,
+) -> list[Stale]:
+    """Return reports and transfers without a receipt that give an item to a peer, items `after` one in order of ids.
 
-    Locks the streams' cursors, so that no receipt is stored meanwhile, and the items.
+    Those made `before`, and those of items hosted in a country of `among`; None for all. Locks the streams' cursors,
+    so that no receipt is stored meanwhile, and the items.
     """
     streams = await tx.fetch(
         "SELECT c.stream FROM delivery_cursors c JOIN outbound_streams s ON s.id = c.stream "
-        "WHERE s.next_index > c.acked_size AND (s.peer = ANY($1) OR EXISTS (SELECT 1 FROM outbox o "
-        "WHERE o.stream = c.stream AND o.idx = c.acked_size AND o.created_at < $2)) ORDER BY c.stream",
-        list(gone),
+        "WHERE s.next_index > c.acked_size AND s.peer = $1 AND ($2::timestamptz IS NULL OR EXISTS "
+        "(SELECT 1 FROM outbox o WHERE o.stream = c.stream AND o.idx = c.acked_size AND o.created_at < $2)) "
+        "ORDER BY c.stream",
+        peer,
         before,
     )
     if not streams:
@@ -334,16 +343,18 @@ async def stale(tx: Transaction, gone: Sequence[str], before: datetime, limit: i
         "FROM outbound_streams s JOIN delivery_cursors c ON c.stream = s.id "
         "JOIN outbox o ON o.stream = s.id AND o.idx >= c.acked_size JOIN items i ON i.id = o.item_id "
         "LEFT JOIN custody k ON k.item_id = i.id LEFT JOIN peers p ON p.node_id = s.peer "
-        "WHERE s.id = ANY($1) AND (s.peer = ANY($2) OR o.created_at < $3) AND i.assigned_node = s.peer "
+        "WHERE s.id = ANY($1) AND ($2::timestamptz IS NULL OR o.created_at < $2) AND i.assigned_node = s.peer "
+        "AND ($3::text[] IS NULL OR i.hosting_country = ANY($3)) AND ($5::uuid IS NULL OR o.item_id > $5) "
         # What was receipted once has arrived, though that receipt may prove nothing any more.
         "AND NOT EXISTS (SELECT 1 FROM receipts r WHERE r.stream = o.stream AND r.size > o.idx) "
         "AND ((o.type = 'report' AND i.state = 'sent' AND i.received_stream IS NULL) "
         "OR (o.type = 'transfer' AND i.state = 'leaving' AND k.out_stream = o.stream AND k.out_idx = o.idx)) "
         "ORDER BY o.item_id LIMIT $4 FOR UPDATE OF i, c",
         [row["stream"] for row in streams],
-        list(gone),
         before,
+        None if among is None else list(among),
         limit,
+        after,
     )
     return [Stale(**dict(row)) for row in rows]
 

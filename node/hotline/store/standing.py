@@ -4,14 +4,38 @@ Counts, ids and codes, never content. Decides nothing.
 """
 
 from dataclasses import dataclass
+from datetime import datetime
 
+from node.clock import rfc3339
+from node.hotline.domain.absence import absence, in_words
+from node.hotline.domain.custody import LATE
 from node.hotline.store import desk, heads
 from node.hotline.store.astray import OutOfReach, out_of_reach
 from node.hotline.store.desk import refusal_sentence
 from node.hotline.store.heads import StoredDifference, difference_sentences
 from node.platform.database import Row, Transaction
 from node.platform.telemetry import Metrics
+from protocol.codes import NodeState
 from protocol.directory import Directory
+
+
+@dataclass(frozen=True, slots=True)
+class HeldUp:
+    """How many records wait for a hotline that is suspended, or are late; `since` is when the oldest was written.
+
+    What could go another way was taken back: of these the items wait, too.
+    """
+
+    node: str
+    code: str
+    records: int
+    since: datetime
+
+    @property
+    def sentence(self) -> str:
+        """Say it for a person, without a full stop."""
+        why = "" if self.code == LATE else f", which {in_words(self.code)}"
+        return f"{self.records} records wait for {self.node}{why}, the oldest since {rfc3339(self.since)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,8 +44,8 @@ class Standing:
 
     `equivocations` are how many proofs (`proofs`) there are that a `peer` told two stories, and how many more were seen
     and not kept (`left_out`), `relay_failures` how many `records` a `node` never receipted, by `code`: those went
-    another way, and are no warning. `out_of_reach` is empty where no directory says who is a member. `unreachable` are
-    how many `records` wait for a `peer` that only fetches, as we do.
+    another way, and are no warning. `out_of_reach` is empty where no directory says who is a member, and so is
+    `held_up`. `unreachable` are how many `records` wait for a `peer` that only fetches, as we do.
     """
 
     differences: list[StoredDifference]
@@ -30,12 +54,14 @@ class Standing:
     relay_failures: list[Row]
     out_of_reach: tuple[OutOfReach, ...]
     unreachable: list[Row]
+    held_up: tuple[HeldUp, ...]
 
     def sentences(self) -> list[str]:
         """Return what needs a person, without full stops."""
         return [
             *(_two_stories(row) for row in self.equivocations),
             *(one.sentence for one in self.out_of_reach),
+            *(one.sentence for one in self.held_up),
             *(
                 f"{row['records']} records for {row['peer']} cannot be delivered: neither can be called"
                 for row in self.unreachable
@@ -63,8 +89,10 @@ class Standing:
             metrics.relay_failures.labels(peer=row["node"], code=row["code"]).set(row["records"])
 
 
-async def read_standing(tx: Transaction, own: str, directory: Directory | None) -> Standing:
-    """Return what stands now at the node `own`, by the directory in use."""
+async def read_standing(
+    tx: Transaction, own: str, directory: Directory | None, late_before: datetime | None = None
+) -> Standing:
+    """Return what stands now at the node `own`, by the directory in use; what was written `late_before` is late."""
     return Standing(
         differences=await heads.differences(tx),
         desk_refusals=await desk.refusals(tx),
@@ -72,12 +100,28 @@ async def read_standing(tx: Transaction, own: str, directory: Directory | None) 
         relay_failures=await tx.fetch(_RELAY_FAILURES),
         out_of_reach=() if directory is None else await out_of_reach(tx, own, directory),
         unreachable=[] if directory is None else await _unreachable(tx, own, directory),
+        held_up=() if directory is None else await _held_up(tx, directory, late_before),
     )
 
 
 def _two_stories(row: Row) -> str:
     more = f", and {row['left_out']} more were seen" if row["left_out"] else ""
     return f"{row['peer']} told two stories: {row['proofs']} proofs of it are stored{more}"
+
+
+async def _held_up(tx: Transaction, directory: Directory, late_before: datetime | None) -> tuple[HeldUp, ...]:
+    rows = await tx.fetch(_OLDEST)
+    found = [HeldUp(row["peer"], absence(directory, row["peer"]) or LATE, row["records"], row["since"]) for row in rows]
+    late = [one for one in found if one.code == LATE and late_before is not None and one.since < late_before]
+    return tuple(one for one in found if one.code == NodeState.SUSPENDED or one in late)
+
+
+_OLDEST = (
+    "SELECT s.peer, sum(s.next_index - c.acked_size)::bigint AS records, min(o.created_at) AS since "
+    "FROM outbound_streams s JOIN delivery_cursors c ON c.stream = s.id "
+    "JOIN outbox o ON o.stream = s.id AND o.idx = c.acked_size WHERE s.next_index > c.acked_size "
+    "GROUP BY s.peer ORDER BY s.peer"
+)
 
 
 async def _unreachable(tx: Transaction, own: str, directory: Directory) -> list[Row]:

@@ -1,17 +1,20 @@
 """Takes back what a peer did not receipt in time, or cannot take any more, and lets it go another way.
 
+What nobody else is competent for stays in the stream of a peer that may come back, and is delivered then.
 Nothing is taken out of a stream: a withdrawal follows the record there, so that a peer that comes back late reads both
 and has nothing. The negative evidence is kept, and told to who sent the item first.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Final
+from uuid import UUID
 
+from node.hotline.domain.absence import NOT_LISTED, absence
 from node.hotline.domain.custody import LATE, Contest, HandOn, fate
 from node.hotline.domain.lifecycle import Event, State, next_state
-from node.hotline.domain.routing import competent
+from node.hotline.domain.routing import Undeliverable, competent, countries_elsewhere
 from node.hotline.flows.transfer.relay import Held, Relay
 from node.hotline.store import custody, outbound
 from node.hotline.store.custody import Chain, Stale
@@ -26,11 +29,8 @@ from protocol.merkle import leaf_hash
 from protocol.record import encode_step, parse_record
 from protocol.steps import Custody, StatusBody, WithdrawalBody
 
-#: Why a record was given up, beside that its time has passed: its receiver is not one that is sent to.
-NOT_LISTED: Final = "not-listed"
-#: Nothing was written before it.
-_NEVER: Final = datetime.min.replace(tzinfo=UTC)
-_GONE: Final = frozenset({NodeState.SUSPENDED, NodeState.LEFT})
+#: What is taken back though nobody else is competent: nothing is ever delivered there.
+_FOR_GOOD: Final = frozenset({NOT_LISTED, NodeState.LEFT.value})
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,37 +42,60 @@ class Fallback:
     clock_now: Callable[[], datetime]
     items_max: int
 
-    async def run_once(self, directory: Directory, *, late: bool = True) -> int:
-        """Take back up to `items_max` items; returns how many.
+    async def run(self, directory: Directory, *, late: bool = True) -> int:
+        """Take back what can go another way, or not come to its peer any more; returns how many items.
 
         `late` False spares peers whose only fault is that time has passed, which they may not have been asked in.
+        """
+        async with self.db.transaction("fallback.read") as tx:
+            backlog = await outbound.peers_with_backlog(tx)
+        done = 0
+        for peer in backlog:
+            code = absence(directory, peer) or LATE
+            among = None if code in _FOR_GOOD else countries_elsewhere(directory, peer)
+            if among == [] or (code == LATE and not late):
+                continue
+            after: UUID | None = None
+            while True:
+                seen, taken, after = await self._page(directory, peer, code, among, after)
+                done += taken
+                if seen < self.items_max:
+                    break
+        return done
+
+    async def _page(
+        self, directory: Directory, peer: str, code: str, among: list[str] | None, after: UUID | None
+    ) -> tuple[int, int, UUID | None]:
+        """Take back some items; `among` are the countries for which there is somebody else, None for all.
+
         The evidence, the withdrawal, the item's way home and its new transfer are committed together.
         """
         now = self.clock_now()
+        before = now - timedelta(days=self.relay.deliver_by_days) if code == LATE else None
         async with self.db.transaction("fallback.store") as tx:
-            gone = await self._gone(tx, directory)
-            before = now - timedelta(days=self.relay.deliver_by_days) if late else _NEVER
-            found = await custody.stale(tx, gone, before, self.items_max)
+            found = await custody.stale(tx, peer, before, among, after, self.items_max)
             rows = await custody.lock(tx, [one.item_id for one in found])
             proofs = Proofs(tx, self.relay.vault)
             done = 0
             for one in found:
-                done += await self._take_back(tx, proofs, one, rows[one.item_id], directory, now)
+                row = rows[one.item_id]
+                if code in _FOR_GOOD or await self._is_anothers(tx, directory, row, peer):
+                    done += await self._take_back(tx, proofs, one, row, code, directory, now)
             if done:
                 await tx.notify("dispatch")
                 await tx.notify("deliver")
-        return done
+        return len(found), done, found[-1].item_id if found else None
 
-    async def _gone(self, tx: Transaction, directory: Directory) -> list[str]:
-        """Return the peers with a backlog that are not sent to any more."""
-        backlog = await outbound.peers_with_backlog(tx)
-        return [peer for peer in backlog if _why_gone(directory, peer) is not None]
+    async def _is_anothers(self, tx: Transaction, directory: Directory, row: Row, peer: str) -> bool:
+        """Tell whether somebody is competent for an item beside `peer` and those that failed at it before."""
+        failed = await custody.failed_at(tx, row["id"]) | {peer}
+        route = competent(directory, row["hosting_country"], row["case_id"], self.relay.node_id, failed)
+        return not isinstance(route, Undeliverable)
 
     async def _take_back(
-        self, tx: Transaction, proofs: Proofs, one: Stale, row: Row, directory: Directory, now: datetime
+        self, tx: Transaction, proofs: Proofs, one: Stale, row: Row, code: str, directory: Directory, now: datetime
     ) -> bool:
         record = parse_record(self.relay.vault.open_record("outbox", one.stream, one.idx, one.sealed))
-        code = _why_gone(directory, one.peer) or LATE
         due = record.envelope.deliver_by
         if code == LATE and due is not None and due > now:
             return False
@@ -145,11 +168,3 @@ class Fallback:
         sealed = self.relay.vault.seal_record("outbox", head.id, head.next_index, record)
         row = outbound.OutboxRow(head.next_index, record_id, one.item_id, "withdrawal", leaf_hash(record), sealed)
         await outbound.append(tx, head, [row], now)
-
-
-def _why_gone(directory: Directory, peer: str) -> str | None:
-    """Return why a peer is not sent to any more, or None when it is."""
-    entry = directory.nodes.get(peer)
-    if entry is None:
-        return NOT_LISTED
-    return entry.state.value if entry.state in _GONE else None
