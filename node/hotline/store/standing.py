@@ -21,9 +21,9 @@ from protocol.directory import Directory
 
 @dataclass(frozen=True, slots=True)
 class HeldUp:
-    """How many records wait for a hotline that is suspended, or are late; `since` is when the oldest was written.
+    """How many reports and transfers wait for a hotline that is suspended, or are late; `since` is the oldest's time.
 
-    What could go another way was taken back: of these the items wait, too.
+    What could go another way was taken back: the items of these wait, too.
     """
 
     node: str
@@ -110,17 +110,27 @@ def _two_stories(row: Row) -> str:
 
 
 async def _held_up(tx: Transaction, directory: Directory, late_before: datetime | None) -> tuple[HeldUp, ...]:
-    rows = await tx.fetch(_OLDEST)
-    found = [HeldUp(row["peer"], absence(directory, row["peer"]) or LATE, row["records"], row["since"]) for row in rows]
-    late = [one for one in found if one.code == LATE and late_before is not None and one.since < late_before]
-    return tuple(one for one in found if one.code == NodeState.SUSPENDED or one in late)
+    def code(row: Row) -> str | None:
+        late = late_before is not None and row["since"] < late_before
+        return absence(directory, row["peer"]) or (LATE if late else None)
+
+    shown = {NodeState.SUSPENDED.value, LATE}
+    if not (peers := [row["peer"] for row in await tx.fetch(_OLDEST) if code(row) in shown]):
+        return ()
+    rows = [(row, code(row)) for row in await tx.fetch(_GIVING, peers)]
+    return tuple(HeldUp(row["peer"], why, row["records"], row["since"]) for row, why in rows if why in shown)
 
 
 _OLDEST = (
-    "SELECT s.peer, sum(s.next_index - c.acked_size)::bigint AS records, min(o.created_at) AS since "
-    "FROM outbound_streams s JOIN delivery_cursors c ON c.stream = s.id "
+    "SELECT s.peer, min(o.created_at) AS since FROM outbound_streams s JOIN delivery_cursors c ON c.stream = s.id "
     "JOIN outbox o ON o.stream = s.id AND o.idx = c.acked_size WHERE s.next_index > c.acked_size "
     "GROUP BY s.peer ORDER BY s.peer"
+)
+_GIVING = (
+    "SELECT s.peer, count(*) AS records, min(o.created_at) AS since FROM outbound_streams s "
+    "JOIN delivery_cursors c ON c.stream = s.id JOIN outbox o ON o.stream = s.id AND o.idx >= c.acked_size "
+    "JOIN items i ON i.id = o.item_id WHERE s.peer = ANY($1) AND o.type IN ('report', 'transfer') "
+    "AND i.assigned_node = s.peer AND i.state IN ('sent', 'leaving') GROUP BY s.peer ORDER BY s.peer"
 )
 
 
