@@ -209,9 +209,9 @@ async def _on_its_way(world: World) -> tuple[UUID, TestNode]:
 
 
 async def _taken_back(world: World, older: TestNode, item: UUID) -> None:
-    """The node serves on the backup, and hears that the other is suspended."""
+    """The node serves on the backup, and hears that the other has left."""
     nl_node = world.nodes[1]
-    nl_node.entry["state"] = "suspended"
+    nl_node.entry["state"] = "left"
     world.sign_directory()
     async with station(older) as fr:
         await fr.until(item, "undeliverable")

@@ -76,7 +76,7 @@ async def test_nobody_is_late_before_it_could_be_asked(world: World, monkeypatch
             rounds.append(len(asked))
 
     rounds: list[int] = []
-    monkeypatch.setattr(Fallback, "run_once", run_once)
+    monkeypatch.setattr(Fallback, "run", run_once)
     monkeypatch.setattr("node.hotline.serve.Jobs", Counted)
     monkeypatch.setattr("node.hotline.jobs._FALLBACK_S", 0.1)
     world.valid = timedelta(days=1)
@@ -138,7 +138,7 @@ async def test_a_step_after_a_change_of_the_directory_that_fails_keeps_no_other_
     lines = io.StringIO()
     async with station(world.nodes[0], log=make_logger("info", "json", lines)) as fr:
         monkeypatch.setattr(Orphans, "run", orphans)
-        monkeypatch.setattr(Fallback, "run_once", fallback)
+        monkeypatch.setattr(Fallback, "run", fallback)
         monkeypatch.setattr(Locator, "refresh", refresh)
         jobs = Jobs(fr.node, Rounds(fr.node))
         await jobs._refresh()
