@@ -1,5 +1,6 @@
 """Edges and paths of streams are those of their whole trees, and cost no more when the streams are long."""
 
+import importlib
 import random
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -8,15 +9,15 @@ from hashlib import sha256
 from uuid import UUID
 
 import pytest
+from alembic.migration import MigrationContext
+from alembic.operations import Operations
+from sqlalchemy import Connection
 
-from node.hotline.assembly import ROLE
 from node.hotline.store import inbound, judged, outbound, restored
 from node.hotline.store.evidence import Place
 from node.hotline.store.proofs import Proofs
-from node.hotline.store.tables import metadata
 from node.hotline.store.trees import INBOX, OUTBOX, PART, Tree
 from node.hotline.store.vault import Vault
-from node.platform import migrate
 from node.platform.database import Database, Transaction
 from node.platform.fieldcrypto import DigestKey, FieldCipher
 from protocol.checkpoint import Checkpoint, StreamId
@@ -232,10 +233,16 @@ async def test_an_upgrade_keeps_the_roots_of_what_was_written_before(empty: str)
             await _take(tx, 5 * PART)
             expected = await _kept(tx)
             await tx.execute("DROP TABLE subtrees")
-            await tx.execute("UPDATE alembic_version SET version_num = '0017'")
-        await migrate.upgrade(db.engine, ROLE, metadata)
+        async with db.engine.begin() as connection:
+            await connection.run_sync(_upgrade)
         async with db.transaction("test.read") as tx:
             assert await _kept(tx) == expected
+
+
+def _upgrade(connection: Connection) -> None:
+    """Do what this migration does, and none behind it."""
+    with Operations.context(MigrationContext.configure(connection)):
+        importlib.import_module("migrations.hotline.0018_subtrees").upgrade()
 
 
 async def _kept(tx: Transaction) -> list[dict[str, object]]:
