@@ -1,4 +1,4 @@
-"""`kill -9` at each durable step of a dispute, of the fallback and of orphans that go home: done once, by one."""
+"""`kill -9` at each durable step of a dispute, of the fallback and of what goes again or home: done once, by one."""
 
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
@@ -179,3 +179,28 @@ async def test_orphans_go_home_once(four: Four) -> None:
     await _count(de, _in("assigned"), 2)
     await _count(us, _in("transferred"), 2)
     assert await us.count("SELECT count(*) FROM outbox WHERE type = 'transfer'") == 2
+
+
+async def test_a_report_that_was_refused_as_another_hotlines_goes_again_once(four: Four) -> None:
+    """It was written for a hotline that has given its country to another one when it comes up."""
+    world, fr, nl, de, _ = four
+    await fr.start()
+    await fr.serving()
+    await Feed(fr).hand_in(2)
+    await _count(fr, _in("sent"), 2)
+    world.nodes[1].entry["countries"] = ["BE"]
+    world.nodes[2].entry["countries"] = ["DE", "NL"]
+    world.sign_directory()
+    await nl.start()
+    await _count(fr, "SELECT count(*) FROM outbox_refusals", 2)
+    for worker in fr.workers:
+        await worker.kill()
+    await de.start()
+    await de.serving()
+    for order in both_sides("resend.store"):
+        await fr.struck(await fr.start(kill=order))
+    await fr.start()
+    await _count(de, _in("assigned"), 2)
+    await _count(fr, _in("sent"), 2)
+    assert await fr.count("SELECT count(*) FROM outbox WHERE type = 'report'") == 4
+    assert await nl.count("SELECT count(*) FROM items") == 0

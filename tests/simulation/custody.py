@@ -244,8 +244,9 @@ class Custody:
         if owner is not None and (owner in authority.left or authority.is_taken_back(owner, item)):
             # It was taken back, and never goes there by itself again.
             return
-        if owner in authority.ever and State.DONE in holders.values():
-            # Who had the mandate ended it meanwhile.
+        moved = any(item in one.moved for one in self.world.stations.values())
+        if owner in authority.ever and (moved or State.DONE in holders.values()):
+            # Who had the mandate ended it meanwhile, or found it elsewhere.
             return
         if item in self.world.analysts.assessed or State.WITHDRAWN in holders.values():
             # Whether it may leave was said anew, perhaps after it left, or it never does any more.

@@ -12,6 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING, Any, cast
+from uuid import UUID
 
 import aiohttp
 import asyncpg
@@ -92,6 +93,8 @@ class Station:
     alone: bool = False
     trusted: dict[str, bytes] = field(default_factory=dict)
     planned: list[Commit] = field(default_factory=list)
+    #: Items of which a person here said that they are hosted elsewhere by now.
+    moved: set[UUID] = field(default_factory=set)
     starts: int = 0
 
     def __post_init__(self) -> None:
@@ -266,8 +269,10 @@ class Run:
             raise asyncio.CancelledError
         ours = [row["id"] for row in self.station.disk.rows("items") if row["state"] in HELD and row["received_stream"]]
         if ours:
+            item = chance.choice(ours)
             with suppress(TransitionRefused):
-                await self.node.store.asker().ask(chance.choice(ours), country, None)
+                await self.node.store.asker().ask(item, country, None)
+                self.station.moved.add(item)
 
     # The fate of its storage.
 
