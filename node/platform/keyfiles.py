@@ -261,7 +261,8 @@ def _listed(keys: NodeKeys) -> list[dict[str, str | None]]:
             "algorithm": each.key.algorithm.value,
             "public": _encode(each.key.public().raw),
             "state": KeyState.ACTIVE.value,
-            "not_before": rfc3339(each.created),
+            # Checkpoints and receipts are signed by the keys of a whole second: the one they were made in is theirs.
+            "not_before": rfc3339(each.created.replace(microsecond=0)),
             "retired_at": None,
             "compromised_since": None,
         }

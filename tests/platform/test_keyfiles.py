@@ -161,7 +161,7 @@ def test_the_descriptor_holds_public_keys_only(tmp_path: Path) -> None:
     entry = json.loads(raw)
     assert (entry["id"], entry["countries"], entry["weight"]) == ("fr.hotline.example", ["FR", "MC"], 1)
     assert [(key["use"], key["algorithm"]) for key in entry["keys"]] == [(str(a), str(b)) for a, b in NODE_KEYS]
-    assert {key["not_before"] for key in entry["keys"]} == {"2026-11-22T16:00:00.123Z"}
+    assert {key["not_before"] for key in entry["keys"]} == {"2026-11-22T16:00:00.000Z"}
     document = {
         "v": 1,
         "version": 1,
