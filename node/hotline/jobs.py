@@ -68,6 +68,8 @@ class Jobs:
         self._directory = node.directory()
         # The directory may have changed while no process ran.
         self._to_do = self._after_a_change()
+        #: Whether what was refused as not its own goes at once, for the directory is new.
+        self._all_go = False
         #: Since when peers could be asked without a break, on the monotonic clock; None while nothing may be sent.
         self._asking_since_s: float | None = None
 
@@ -277,10 +279,13 @@ class Jobs:
         node = self._node
         if node.membership.has_expired():
             return
+        # Where another round has the lock just now, the next one does it.
+        self._all_go = self._all_go or at_once
         async with node.db.session_lock("orphans") as held:
             if held is not None:
                 await node.moving.orphans.run(node.directory())
-                await node.moving.resender.run(node.directory(), at_once=at_once)
+                all_go, self._all_go = self._all_go, False
+                await node.moving.resender.run(node.directory(), at_once=all_go)
 
     async def _retell(self) -> None:
         """Tell again who has an item, where it was not believed.
