@@ -68,8 +68,6 @@ class Jobs:
         self._directory = node.directory()
         # The directory may have changed while no process ran.
         self._to_do = self._after_a_change()
-        #: Whether what was refused as not its own goes at once, for the directory is new.
-        self._all_go = False
         #: Since when peers could be asked without a break, on the monotonic clock; None while nothing may be sent.
         self._asking_since_s: float | None = None
 
@@ -274,18 +272,19 @@ class Jobs:
             if held is not None:
                 await node.moving.fallback.run(node.directory(), late=late)
 
-    async def _orphans(self, *, at_once: bool = False) -> None:
-        """Let items go whose country has a hotline; `at_once` also what it refused as not its own just now."""
+    async def _orphans(self, *, at_once: bool = False) -> bool:
+        """Let items go whose country has a hotline; `at_once` also what it refused as not its own just now.
+
+        Returns False where nothing was done, since another round is at it just now.
+        """
         node = self._node
         if node.membership.has_expired():
-            return
-        # Where another round has the lock just now, the next one does it.
-        self._all_go = self._all_go or at_once
+            return True
         async with node.db.session_lock("orphans") as held:
             if held is not None:
                 await node.moving.orphans.run(node.directory())
-                all_go, self._all_go = self._all_go, False
-                await node.moving.resender.run(node.directory(), at_once=all_go)
+                await node.moving.resender.run(node.directory(), at_once=at_once)
+        return held is not None
 
     async def _retell(self) -> None:
         """Tell again who has an item, where it was not believed.
@@ -331,7 +330,7 @@ class Jobs:
             node.log.info(
                 "a new membership directory is in use", action="directory.changed", version=node.directory().version
             )
-        # What failed is tried again in the next round.
+        # What failed, or could not be done just now, is tried again in the next round.
         self._to_do = [step for step in self._to_do if not await self._done(*step)]
         await self._survive("refresh", partial(asyncio.to_thread, node.locator.refresh))
         await self._survive("refresh", partial(asyncio.to_thread, node.tls.look, node.log))
@@ -348,11 +347,10 @@ class Jobs:
         ]
 
     async def _done(self, name: str, step: Callable[[], Awaitable[object]]) -> bool:
-        """Run one step of a round, and tell whether it came to its end."""
+        """Run one step of a round, and tell whether it came to its end; one that returns False is to be run again."""
 
         async def whole() -> bool:
-            await step()
-            return True
+            return await step() is not False
 
         return await self._survive(name, whole) is True
 

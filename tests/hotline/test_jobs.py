@@ -9,6 +9,7 @@ import pytest
 from geo.locator import Locator
 from node.hotline.flows.transfer.fallback import Fallback
 from node.hotline.flows.transfer.orphans import Orphans
+from node.hotline.flows.transfer.resend import Resender
 from node.hotline.jobs import Jobs
 from node.hotline.rounds import Rounds
 from node.platform.telemetry import make_logger
@@ -152,3 +153,29 @@ async def test_a_step_after_a_change_of_the_directory_that_fails_keeps_no_other_
         for _ in range(2):
             await jobs._refresh()
         assert done == ["orphans", "locator", "orphans", "locator", "locator"]
+
+
+async def test_what_goes_at_once_with_a_new_directory_goes_after_a_round_that_was_at_it(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    went: list[bool] = []
+
+    async def resend(_self: Resender, _directory: Directory, *, at_once: bool = False) -> int:
+        went.append(at_once)
+        return 0
+
+    class Idle(Jobs):
+        def start(self) -> None:
+            pass
+
+    monkeypatch.setattr("node.hotline.serve.Jobs", Idle)
+    await world.create_field_keys(world.nodes[:1])
+    async with station(world.nodes[0]) as fr:
+        monkeypatch.setattr(Resender, "run", resend)
+        jobs = Jobs(fr.node, Rounds(fr.node))
+        async with fr.node.db.session_lock("orphans"):
+            await jobs._refresh()
+        assert went == []
+        for _ in range(2):
+            await jobs._refresh()
+        assert went == [True]
