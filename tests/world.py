@@ -2,8 +2,6 @@
 
 import base64
 import json
-import secrets
-import socket
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime, timedelta
@@ -43,31 +41,11 @@ from node.platform.repository import (
 from node.platform.trust import root_file
 from node.settings import _COORDINATORS, _SHARED, COORDINATOR, Settings, settings_from
 from protocol.keys import Algorithm, SigningKey
+from tests.ports import free_port
 
 #: Documentation ranges, as if they were hosted in these countries.
 RANGES = {"FR": "192.0.2.0/26", "NL": "198.51.100.0/24", "DE": "203.0.113.0/25", "US": "203.0.113.128/25"}
-#: Below the range that the system takes ports of outgoing connections from.
-_PORTS = range(20_000, 32_000)
-_GIVEN: set[int] = set()
 ADDRESS = {"FR": "192.0.2.1", "NL": "198.51.100.1", "DE": "203.0.113.1", "US": "203.0.113.200"}
-
-
-def free_port() -> int:
-    """Return a port of the loopback that nobody has at this moment, and that no outgoing connection will be given.
-
-    No two calls return the same.
-    """
-    while True:
-        port = _PORTS[secrets.randbelow(len(_PORTS))]
-        if port in _GIVEN:
-            continue
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-        _GIVEN.add(port)
-        return port
 
 
 def file_values(settings: Settings) -> dict[str, object]:

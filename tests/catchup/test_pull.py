@@ -35,7 +35,8 @@ from tests.hotline.network import ILLEGAL, Station, eventually, heard_of, statio
 from tests.hotline.test_exchange import told
 from tests.moves.chain import accounted_for
 from tests.peers.simulator import PeerSimulator
-from tests.world import ADDRESS, TestNode, World, file_values, free_port
+from tests.ports import free_port
+from tests.world import ADDRESS, TestNode, World, file_values
 
 
 @pytest.fixture

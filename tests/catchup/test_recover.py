@@ -21,7 +21,8 @@ from tests.catchup.copies import as_batch, copied, receipts_agree, standing_stil
 from tests.hotline.network import ILLEGAL, Station, eventually, station
 from tests.moves.chain import accounted_for
 from tests.peers.simulator import PeerSimulator
-from tests.world import ADDRESS, TestNode, World, file_values, free_port
+from tests.ports import free_port
+from tests.world import ADDRESS, TestNode, World, file_values
 
 
 async def recovered(node: TestNode) -> Recovered:

@@ -23,7 +23,8 @@ from tests.catchup.test_worthless import report, retired, stolen
 from tests.hotline.network import ILLEGAL, Station, eventually, station
 from tests.hotline.test_exchange import told
 from tests.moves.chain import accounted_for, arrived, move
-from tests.world import ADDRESS, TestNode, World, file_values, free_port
+from tests.ports import free_port
+from tests.world import ADDRESS, TestNode, World, file_values
 
 _SET_BACK = "SELECT EXISTS (SELECT 1 FROM stream_differences WHERE kind = 'set-back' AND proven)"
 

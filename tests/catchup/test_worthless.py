@@ -25,7 +25,8 @@ from tests.catchup.copies import copied, receipts_agree, standing_still
 from tests.hotline.network import ILLEGAL, Station, eventually, heard_of, station
 from tests.hotline.test_exchange import told
 from tests.moves.chain import accounted_for, arrived, move
-from tests.world import ADDRESS, TestNode, World, free_port
+from tests.ports import free_port
+from tests.world import ADDRESS, TestNode, World
 
 #: The clocks are set forward so far between what was receipted before a key changed and what came after.
 _LATER = timedelta(minutes=5)

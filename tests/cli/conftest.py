@@ -14,7 +14,8 @@ import pytest
 from node.__main__ import main
 from node.platform.embedded import EmbeddedPostgres
 from tests.patience import stretched
-from tests.world import free_port, write_country_file
+from tests.ports import free_port
+from tests.world import write_country_file
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -15,7 +15,8 @@ from protocol.errors import ProtocolError
 from protocol.keys import SigningKey
 from protocol.problems import MEDIA_TYPE, REGISTRY, problem_body
 from protocol.profile import Request, Response, combine_headers, sign_response
-from tests.world import TestNode, free_port
+from tests.ports import free_port
+from tests.world import TestNode
 
 _SIGNATURE = frozenset({"signature", "signature-input", "content-digest", "content-length", "connection"})
 

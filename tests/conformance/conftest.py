@@ -20,7 +20,8 @@ from node.platform.repository import fingerprint
 from node.settings import settings_from
 from tests.peers.conftest import database, run_hub
 from tests.peers.network import Hub, Network, ShiftedClock
-from tests.world import TestNode, World, free_port
+from tests.ports import free_port
+from tests.world import TestNode, World
 
 __all__ = ["database"]
 

@@ -21,7 +21,8 @@ from node.platform.telemetry import make_logger
 from node.settings import Settings, settings_from
 from protocol.keys import SigningKey
 from tests.platform.tuf_repository import key
-from tests.world import TestNode, World, free_port
+from tests.ports import free_port
+from tests.world import TestNode, World
 
 
 @dataclass

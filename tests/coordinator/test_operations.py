@@ -33,7 +33,8 @@ from tests.hotline.network import ILLEGAL, Station, eventually, heard_of, statio
 from tests.hotline.test_exchange import told
 from tests.moves.chain import arrived, custodians, knows
 from tests.peers.simulator import PeerSimulator
-from tests.world import ADDRESS, TestNode, World, free_port
+from tests.ports import free_port
+from tests.world import ADDRESS, TestNode, World
 
 USES = [KeyUse.HTTP, KeyUse.STREAM, KeyUse.RECEIPT]
 

@@ -11,7 +11,7 @@ import pytest
 from node.platform.embedded import EmbeddedPostgres
 from tests.faults.network import Network
 from tests.faults.relay import Relay
-from tests.faults.station import fixed_port
+from tests.ports import free_port
 from tests.world import World
 
 #: Waits are short, and everything comes in many small transactions, so that every step happens often.
@@ -30,13 +30,13 @@ def make_world(folder: Path, new_database: Callable[[], str], countries: Sequenc
     """Make the files and databases of the nodes, two unless told otherwise."""
     made = World(folder, new_database)
     for country in countries:
-        port = fixed_port()
+        port = free_port()
         made.add(
             country,
             **_SETTINGS,
             base_url=f"http://127.0.0.1:{port}",
             listen_peer=f"127.0.0.1:{port}",
-            listen_api=f"127.0.0.1:{fixed_port()}",
+            listen_api=f"127.0.0.1:{free_port()}",
         )
     return made
 
@@ -72,7 +72,7 @@ async def network(world: World) -> AsyncIterator[Network]:
 async def relayed(world: World) -> AsyncIterator[tuple[Network, Relay]]:
     """The two nodes, not started; the Dutch one is reached through a relay."""
     nl = world.nodes[1]
-    relay = Relay(fixed_port(), [int(nl.settings.listen_peer.rsplit(":", 1)[1])])
+    relay = Relay(free_port(), [int(nl.settings.listen_peer.rsplit(":", 1)[1])])
     nl.settings = replace(nl.settings, base_url=f"http://127.0.0.1:{relay.port}")
     nl.entry["base_url"] = nl.settings.base_url
     await relay.start()

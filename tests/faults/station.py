@@ -4,13 +4,10 @@ import asyncio
 import json
 import multiprocessing
 import os
-import random
 import signal
-import socket
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from itertools import cycle
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -34,13 +31,6 @@ from tests.world import TestNode, file_values
 #: How long a test waits for anything; generous, since other tests share the machine.
 LIMIT_S = 60.0
 _STEP_S = 0.03
-#: Below the range that the system takes ports of outgoing connections from: the port of a dead node stays free. Each
-#: worker has ports of its own, or one could take what another has chosen and not opened yet.
-_WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
-_PORTS = list(range(20_000 + _WORKER % 4, 32_000, 4))
-random.SystemRandom().shuffle(_PORTS)
-#: Each in its turn, so that two that are chosen one after the other differ.
-_NEXT_PORT = cycle(_PORTS)
 
 
 async def until(condition: Callable[[], Awaitable[object]], what: str, *, limit_s: float = LIMIT_S) -> None:
@@ -53,18 +43,6 @@ async def until(condition: Callable[[], Awaitable[object]], what: str, *, limit_
             await asyncio.wait_for(never.wait(), _STEP_S)
         except TimeoutError:
             continue
-
-
-def fixed_port() -> int:
-    """Return a port of the loopback that is free and that no outgoing connection will be given."""
-    while True:
-        port = next(_NEXT_PORT)
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-        return port
 
 
 #: Processes are forked from one that has imported the program already: a start takes a tenth of the time.

@@ -8,7 +8,7 @@ from tests.faults.network import Network
 from tests.faults.orders import both_sides
 from tests.faults.station import Station, until
 from tests.peers.simulator import Answer, Batch, PeerSimulator
-from tests.world import free_port
+from tests.ports import free_port
 
 _ITEMS = 4
 

@@ -3,7 +3,8 @@
 from tests.faults.network import Network
 from tests.faults.orders import Moment, Order
 from tests.faults.relay import Relay
-from tests.faults.station import fixed_port, until
+from tests.faults.station import until
+from tests.ports import free_port
 
 _RECORDS = 240
 _CHUNK = 40
@@ -12,7 +13,7 @@ _LOCATING = "SELECT count(*) FROM items WHERE state = 'locating'"
 
 
 def _other_doors() -> dict[str, str]:
-    return {"listen_peer": f"127.0.0.1:{fixed_port()}", "listen_api": f"127.0.0.1:{fixed_port()}"}
+    return {"listen_peer": f"127.0.0.1:{free_port()}", "listen_api": f"127.0.0.1:{free_port()}"}
 
 
 async def test_two_workers_of_the_sender(network: Network) -> None:

@@ -9,7 +9,8 @@ from tests.certificates import Authority, replace
 from tests.hotline.network import ILLEGAL, eventually, station
 from tests.hotline.test_exchange import told
 from tests.moves.chain import arrived
-from tests.world import ADDRESS, World, free_port
+from tests.ports import free_port
+from tests.world import ADDRESS, World
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from typing import Final
 
 from node.platform.keyfiles import descriptor_path
 from node.settings import load_settings
-from tests.faults.station import fixed_port
+from tests.ports import free_port
 from tests.soak.commands import Commands
 from tests.soak.process import SoakProcess, pause
 from tests.soak.site import COORDINATOR_ID, Site
@@ -46,7 +46,7 @@ class Coordination:
             file,
             *("init", "--role", "coordinator", "--node-id", COORDINATOR_ID, "--data-dir", str(home)),
             *("--base-url", f"https://localhost:{called}", "--listen-peer", f"127.0.0.1:{listens}"),
-            *("--listen-api", f"127.0.0.1:{fixed_port()}", "--database-url", site.coordinator_database),
+            *("--listen-api", f"127.0.0.1:{free_port()}", "--database-url", site.coordinator_database),
             *(word for name, value in settings.items() for word in ("--set", f"{name}={value}")),
         )
         people = [home / f"{name}.key" for name in _PEOPLE]

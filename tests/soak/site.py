@@ -23,7 +23,7 @@ from node.platform.embedded import EmbeddedPostgres
 from node.platform.keyfiles import descriptor_path
 from tests.certificates import Authority
 from tests.faults.relay import Relay
-from tests.faults.station import fixed_port
+from tests.ports import free_port
 from tests.soak.process import open_nursery
 from tests.world import TestNode, World
 
@@ -106,7 +106,7 @@ class Site:
 
     async def move(self, node: TestNode) -> str:
         """Let a node be reached at another address, too, and return that."""
-        relay = Relay(fixed_port(), [int(node.settings.listen_peer.rsplit(":", 1)[1])])
+        relay = Relay(free_port(), [int(node.settings.listen_peer.rsplit(":", 1)[1])])
         await relay.start()
         self.left.append(self.relays[node.id])
         self.relays[node.id] = relay
@@ -152,14 +152,14 @@ def build(folder: Path, servers: Sequence[EmbeddedPostgres], *, nodes: int) -> S
         descriptor_path(node.settings).write_text(json.dumps(node.entry), encoding="utf-8")
     asyncio.run(world.create_field_keys(site.nodes))
     servers[site.server_of(COORDINATOR_ID)].create_database(_COORDINATORS_DATABASE)
-    site.coordinator_ports = fixed_port(), fixed_port()
+    site.coordinator_ports = free_port(), free_port()
     called, listens = site.coordinator_ports
     site.relays[COORDINATOR_ID] = Relay(called, [listens])
     return site
 
 
 def _add(site: Site, country: str, **settings: object) -> TestNode:
-    relay, port = fixed_port(), fixed_port()
+    relay, port = free_port(), free_port()
     node = site.world.add(
         country,
         **{
@@ -168,7 +168,7 @@ def _add(site: Site, country: str, **settings: object) -> TestNode:
             "peer_tls_ca_file": str(site.authority.file),
             "base_url": f"https://localhost:{relay}",
             "listen_peer": f"127.0.0.1:{port}",
-            "listen_api": f"127.0.0.1:{fixed_port()}",
+            "listen_api": f"127.0.0.1:{free_port()}",
             **settings,
         },
     )
