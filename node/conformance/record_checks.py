@@ -1,6 +1,7 @@
 """Checks of the checking order, steps 9 to 13: what the node's outcomes say of records that break one rule each."""
 
 from collections.abc import Awaitable, Callable
+from datetime import timedelta
 from typing import Final
 
 from node.clock import rfc3339
@@ -14,6 +15,8 @@ from protocol.record import HOPS_MAX
 
 _SECTION: Final = "6. Checking order, step"
 _OTHER_NODE: Final = "other.hotline.example"
+#: More than two clocks may differ by.
+_LONG_PAST: Final = timedelta(hours=1)
 _NO_UUID7: Final = "019abc12-0000-4000-8000-000000000001"
 
 Make = Callable[[Run], bytes]
@@ -106,7 +109,7 @@ _RECORDS: Final[tuple[tuple[str, int, str, str, Make], ...]] = (
         12,
         "a record that was to be erased before it came",
         "handling-violation",
-        lambda run: changed(run.speaker.report(), handling__retain_until=rfc3339(run.speaker.now())),
+        lambda run: changed(run.speaker.report(), handling__retain_until=rfc3339(run.speaker.now() - _LONG_PAST)),
     ),
     ("assigned-abroad", 13, "an item assigned to a country the node does not serve", "not-competent", _abroad),
     ("other-scheme", 13, "a URL of another scheme", "schema-invalid", _spoiled(body__url="ftp://host.example/")),

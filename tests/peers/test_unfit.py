@@ -1,10 +1,16 @@
 """Records of a member that get round a rule: they keep nobody's records waiting, and what is sound goes on."""
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import replace
+from datetime import timedelta
 from uuid import UUID
 
 import pytest
 
+from node.clock import rfc3339
+from node.conformance.speaker import changed
+from node.platform.database import Transaction
 from protocol.checkpoint import EPOCH_MAX, StreamId
 from protocol.codes import StatusKind, WithdrawalReason
 from protocol.merkle import leaf_hash
@@ -143,6 +149,28 @@ async def test_a_stream_that_meets_an_unforeseen_error_rests_while_others_are_ap
             peer.id,
         )
     await hub.applied(peer)
+
+
+async def test_a_record_is_judged_by_a_time_at_which_it_was_there(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Waiting for the store takes time, in which records come that were not there when it began."""
+    peer, real = await hub.peer(), hub.node.db.transaction
+
+    @asynccontextmanager
+    async def late(name: str) -> AsyncIterator[Transaction]:
+        async with real(name) as tx:
+            hub.clock.offset_s = 120.0 if name == "apply.store" else hub.clock.offset_s
+            try:
+                yield tx
+            finally:
+                hub.clock.offset_s = 0.0
+
+    until = hub.clock.now() + timedelta(seconds=60)
+    record = changed(peer.report(), handling__retain_until=rfc3339(until))
+    monkeypatch.setattr(hub.node.db, "transaction", late)
+    await peer.deliver([record])
+    await hub.applied(peer)
+    monkeypatch.undo()
+    assert await refusals(hub, peer) == {0: "handling-violation"}
 
 
 async def handed_on(hub: Hub, reporter: PeerSimulator, received: list[bytes]) -> tuple[UUID, bytes]:

@@ -269,11 +269,12 @@ class Applier:
         self, take: Callable[[Transaction], Awaitable[_Turn | None]], directory: Directory, verified: _Verdicts
     ) -> int:
         """Apply one turn, or raise _ToVerify for what has to be verified before."""
-        now = self.clock_now()
         async with self.db.transaction("apply.store") as tx:
             turn = await take(tx)
             if turn is None:
                 return 0
+            # No record is judged by a time before it came.
+            now = self.clock_now()
             try:
                 await self._apply_turn(tx, turn, directory, verified, now)
             except (ProtocolError, *REFUSED_VALUES) as error:
